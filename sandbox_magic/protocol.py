@@ -1,0 +1,366 @@
+"""The wire protocol between us and the shell: cells become bytes, bytes become events. No I/O.
+
+A cell travels as data and is evaluated in the session's own shell. Around it the shell prints *fences* on both output
+streams: the byte RS (0x1e, rare in text), a prefix that is random for each session, a token that is random for each
+cell, a word, and facts. What lies between the two fences of a stream is the cell's output, byte for byte; what lies
+outside is late output of background jobs. The end fence carries the exit code. A *supervisor*, the shell's parent,
+speaks with the token zero: it says that the shell is ready or dead. `shell/` holds the other side, docs/protocol.md
+the reasons.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from sandbox_magic.errors import InvalidOptions, ProtocolError
+from sandbox_magic.shell import script, sections
+
+STDOUT, STDERR = "stdout", "stderr"
+STREAMS = (STDOUT, STDERR)
+
+_RS = b"\x1e"
+_TOKEN = 16  # hexadecimal digits of the session's prefix, and of a cell's token
+_SUPERVISOR = b"0" * _TOKEN
+_FENCE_MAX = 160  # bytes after the marker: a word, a number or two, or the path of a shell
+_UNKNOWN_EXIT = 128 + 31  # SIGSYS: the shell ended itself because it could not report (see shell/bash.sh)
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Bytes that the command, or between commands a background job, has printed.
+
+    Attributes:
+        stream: ``"stdout"`` or ``"stderr"``.
+        data: The bytes as they came.
+    """
+
+    stream: str
+    data: bytes
+
+    def __str__(self) -> str:
+        """Return the text without its last newline, so that ``on_output=print`` reads well."""
+        return self.data.decode(errors="replace").removesuffix("\n")
+
+
+@dataclass(frozen=True, slots=True)
+class LateOutput(Output):
+    """What was printed outside any cell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The supervisor runs and has started the shell.
+
+    Attributes:
+        pid: The supervisor's process id, as the sandbox sees it.
+        shell: The shell's name or path.
+    """
+
+    pid: int
+    shell: str
+
+
+@dataclass(frozen=True, slots=True)
+class Initialized:
+    """The shell has taken its settings; `restored` says whether it got an earlier shell's state back."""
+
+    restored: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The cell has begun in the shell with this process id."""
+
+    shell_pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The cell has ended and the shell lives. All of its output came before this event."""
+
+    exit_code: int
+
+
+@dataclass(frozen=True, slots=True)
+class Died:
+    """The shell has ended with this exit code (`None` if it could not say); the supervisor lives."""
+
+    exit_code: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """The stream has ended: shell and supervisor are gone, with an exit code that only the engine knows."""
+
+
+Event = Output | Ready | Initialized | Started | Finished | Died | Exited
+
+
+class State(Enum):
+    """Where the conversation stands."""
+
+    STARTING = auto()
+    IDLE = auto()
+    SENT = auto()
+    RUNNING = auto()
+    DEAD = auto()
+    CLOSED = auto()
+
+
+def quote(data: bytes) -> bytes:
+    """Return `data` for a place between single quotes."""
+    return data.replace(b"'", rb"'\''")
+
+
+def octal(data: bytes) -> bytes:
+    """Return any bytes as an argument of ``printf %b``."""
+    return b"".join(_OCTAL[byte] for byte in data)
+
+
+_PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 _./:;=+,-")
+_OCTAL = [bytes((byte,)) if byte in _PLAIN else b"\\0%03o" % byte for byte in range(256)]
+
+
+def start_argv(name: str, shell: str | None = None) -> list[str]:
+    """Return the command that runs the supervisor inside the sandbox.
+
+    Args:
+        name: Names the folder with the shell's last state; the same name finds it again after a loss.
+        shell: The shell's name or path; bash where there is one, else sh.
+    """
+    return ["sh", "-c", script("supervisor.sh"), "supervisor", name, shell or ""]
+
+
+class _Lines:
+    """The lines around a cell, with everything filled in but the token."""
+
+    def __init__(self, shell: str, pid: int, prefix: bytes) -> None:
+        parts = sections("bash.sh" if shell.rpartition("/")[2] == "bash" else "posix.sh")
+        fds = {"OUT": 1, "ERR": 4, "EVAL": 5, "STATE": 7, "STDIN": 8, "TRAP": 9}
+
+        def fill(title: str) -> bytes:
+            text = parts[title].replace("@REPORT@", parts["report"])
+            for word, fd in fds.items():
+                text = text.replace(f"@{word}@", f"/proc/{pid}/fd/{fd}") if (title, word) != ("run", "STDIN") else text
+            return text.encode().replace(b"@TOKEN@", prefix + b"@TOKEN@") + b"\n"
+
+        self.init = fill("init").replace(b"@TOKEN@", _SUPERVISOR)
+        self.text, self.input = fill("text"), fill("input")
+        self.run = b" ".join(fill(title)[:-1] for title in ("before", "run", "after")) + b"\n"
+        self.rest = fill("again") + fill("last")
+        self.stdin = f"/proc/{pid}/fd/{fds['STDIN']}".encode()
+
+
+class _Stream:
+    """One output stream: what has come and is not yet understood."""
+
+    def __init__(self, name: str, prefix: bytes) -> None:
+        self.name = name
+        self.buffer = bytearray()
+        self._marker = _RS + prefix
+
+    def take(self) -> Iterable[bytes | tuple[bytes, list[bytes]]]:
+        """Yield runs of plain bytes, and fences as (token, words); keep back what may become a fence."""
+        buffer, marker = self.buffer, self._marker
+        while True:
+            at = buffer.find(marker)
+            if at < 0:
+                at = self._held_back()
+                if at:
+                    yield bytes(buffer[:at])
+                    del buffer[:at]
+                return
+            end = buffer.find(b"\n", at, at + len(marker) + _TOKEN + _FENCE_MAX)
+            if end < 0 and len(buffer) - at >= len(marker) + _TOKEN + _FENCE_MAX:
+                raise ProtocolError("a fence of the shell has no end")
+            if at:
+                yield bytes(buffer[:at])
+            if end < 0:
+                del buffer[:at]
+                return
+            body = bytes(buffer[at + len(marker) : end])
+            del buffer[: end + 1]
+            yield body[:_TOKEN], body[_TOKEN:].split()
+
+    def _held_back(self) -> int:
+        """Return where the part begins that could be the start of a marker."""
+        at = self.buffer.rfind(_RS, max(0, len(self.buffer) - len(self._marker) + 1))
+        while at >= 0 and not self._marker.startswith(self.buffer[at:]):
+            at = self.buffer.rfind(_RS, max(0, len(self.buffer) - len(self._marker) + 1), at)
+        return len(self.buffer) if at < 0 else at
+
+
+class ShellProtocol:
+    """One conversation with one supervisor. Feed it what arrives, send what it returns.
+
+    Attributes:
+        state: Where the conversation stands.
+        shell: The shell's name, once it is ready.
+        supervisor_pid: The supervisor's process id inside the sandbox, once it is ready; else 0.
+        last_exit_code: What ``$?`` shall be in the next cell.
+    """
+
+    def __init__(self) -> None:
+        self.state = State.STARTING
+        self.shell = ""
+        self.supervisor_pid = 0
+        self.last_exit_code = 0
+        self._prefix = secrets.token_hex(_TOKEN // 2).encode()
+        self._token = self._previous = b""
+        self._flags = ""
+        self._streams = {name: _Stream(name, self._prefix) for name in STREAMS}
+        self._inside = dict.fromkeys(STREAMS, False)
+        self._ended: dict[str, list[bytes]] = {}
+        self._dead: dict[str, list[bytes]] = {}
+        self._closed: set[str] = set()
+        self._lines: _Lines | None = None
+
+    def boot(self) -> bytes:
+        """Return the first bytes to send; `Ready` answers them."""
+        return self._prefix + _SUPERVISOR + b"\n"
+
+    def start(self) -> bytes:
+        """Return the bytes that give the shell its settings (after `Ready`), or a new shell (after `Died`)."""
+        again = b"" if self.state is State.STARTING else b"start " + self.boot()
+        if self._lines is None:
+            raise ProtocolError("the shell is not ready")
+        self.state = State.IDLE
+        self._flags = ""
+        self._dead.clear()
+        return again + self._lines.init
+
+    def send(self, code: str, *, stdin: bytes | None = None) -> bytes:
+        """Return the bytes that run a cell.
+
+        Args:
+            code: The cell, any text without NUL.
+            stdin: What the cell reads from its standard input; end of file at once if `None`.
+
+        Raises:
+            InvalidOptions: The cell holds a NUL byte, which no shell can take.
+            ProtocolError: A cell is running, or there is no shell.
+        """
+        if self.state is not State.IDLE or self._lines is None:
+            raise ProtocolError(f"no cell can be sent while the shell is {self.state.name.lower()}")
+        text = code.encode(errors="surrogateescape")
+        if b"\0" in text:
+            raise InvalidOptions("a cell cannot hold a NUL byte: no shell can read it. Write it as \\0 for printf.")
+        if not text.endswith(b"\n"):
+            text += b"\n"  # else a backslash at the end would be an argument
+        word = b"builtin" if self.shell.rpartition("/")[2] == "bash" else b"command"
+        for flag in set(self._flags) & set("xvH"):  # lifted by the report, so that our own lines are not shown
+            text = b"\\%s set -%s;" % (word, flag.encode()) + text
+        status = self.last_exit_code if "e" not in self._flags else 0  # with -e it would end the shell
+        token = self._token = secrets.token_hex(_TOKEN // 2).encode()
+        lines = self._lines
+        head = lines.text.replace(b"@CODE@", b"%d" % status).replace(b"@TEXT@", quote(text))
+        if stdin is not None:
+            head += lines.input.replace(b"@INPUT@", octal(stdin))
+        run = lines.run.replace(b"@STDIN@", b"/dev/null" if stdin is None else lines.stdin)
+        self.state = State.SENT
+        self._ended.clear()
+        return head + (run + lines.rest).replace(b"@TOKEN@", token)
+
+    def recover(self) -> bytes:
+        """Return the bytes that make an interrupted shell report; harmless at any other time.
+
+        To be sent after each signal: dash forgets the lines that it had read ahead when SIGINT takes it to its top level.
+        """
+        return self._lines.rest.replace(b"@TOKEN@", self._token) if self._lines else b""
+
+    def receive(self, stream: str, data: bytes) -> list[Event]:
+        """Take what one stream brought and return what it means.
+
+        Args:
+            stream: ``"stdout"`` or ``"stderr"``.
+            data: The bytes; ``b""`` says that the stream has ended.
+
+        Raises:
+            ProtocolError: A fence that no shell of ours can have printed.
+        """
+        events: list[Event] = []
+        if not data:
+            return self._end(stream)
+        source = self._streams[stream]
+        source.buffer += data
+        for piece in source.take():
+            if isinstance(piece, bytes):
+                events.append(self._output(stream, piece))
+            else:
+                self._fence(stream, *piece, events)
+        return [event for event in events if event is not _NOTHING]
+
+    def _output(self, stream: str, data: bytes) -> Event:
+        if self._inside[stream]:
+            return Output(stream, data)
+        return LateOutput(stream, data) if self._initialized else _NOTHING
+
+    _initialized = False  # what a shell prints before it has its settings is its own greeting
+
+    def _end(self, stream: str) -> list[Event]:
+        source = self._streams[stream]
+        events: list[Event] = [self._output(stream, bytes(source.buffer))] if source.buffer else []
+        source.buffer.clear()
+        self._closed.add(stream)
+        if self._closed == set(STREAMS) and self.state is not State.CLOSED:
+            self.state = State.CLOSED
+            events.append(Exited())
+        return [event for event in events if event is not _NOTHING]
+
+    def _fence(self, stream: str, token: bytes, words: list[bytes], events: list[Event]) -> None:
+        match [token == _SUPERVISOR, token == self._token, words]:
+            case [True, _, [b"ready", pid, shell]]:
+                self._ready(pid, shell, events)
+            case [True, _, [b"nowhere"]]:
+                raise ProtocolError("the sandbox has no writable folder (tried /dev/shm, /tmp, /var/tmp, /run, HOME)")
+            case [True, _, [b"init", *restored]]:
+                self._initialized = True
+                events.append(Initialized(restored == [b"restored"]))
+            case [True, _, [b"dead", *code]]:
+                self._dead[stream] = code
+                if len(self._dead) == len(STREAMS):
+                    self._died(events)
+            case [_, True, [b"begin", *pid]] if self.state in (State.SENT, State.RUNNING):
+                self._inside[stream] = True
+                if pid:
+                    self.state = State.RUNNING
+                    events.append(Started(_number(pid[0])))
+            case [_, True, [b"end", *facts]]:
+                self._inside[stream] = False
+                if self.state in (State.SENT, State.RUNNING):  # else it came twice, after an interrupt in the report
+                    self._ended.setdefault(stream, facts)
+                    if len(self._ended) == len(STREAMS):
+                        self._finished(events)
+
+    def _ready(self, pid: bytes, shell: bytes, events: list[Event]) -> None:
+        self.supervisor_pid = _number(pid)
+        self.shell = shell.decode(errors="replace")
+        self._lines = _Lines(self.shell, self.supervisor_pid, self._prefix)
+        events.append(Ready(self.supervisor_pid, self.shell))
+
+    def _finished(self, events: list[Event]) -> None:
+        code, *flags = self._ended[STDOUT]
+        self.last_exit_code = _number(code)
+        self._flags = flags[0].decode(errors="replace") if flags else ""
+        self.state = State.IDLE
+        events.append(Finished(self.last_exit_code))
+
+    def _died(self, events: list[Event]) -> None:
+        code = _number(self._dead[STDOUT][0]) if self._dead[STDOUT] else _UNKNOWN_EXIT
+        self._inside = dict.fromkeys(STREAMS, False)
+        self.last_exit_code = 0
+        self.state = State.DEAD
+        events.append(Died(None if code == _UNKNOWN_EXIT else code))
+
+
+_NOTHING = LateOutput("", b"")
+
+
+def _number(text: bytes) -> int:
+    if not re.fullmatch(rb"\d{1,9}", text):
+        raise ProtocolError(f"a fence of the shell holds {text[:20]!r} where a number must be")
+    return int(text)

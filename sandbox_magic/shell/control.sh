@@ -1,0 +1,82 @@
+# Spoken by the control shell, a second shell of the same user: it finds and signals the processes of a cell. Builtins
+# only: it must work when no process can be forked and when PATH is gone.
+
+# stat FILE: read a /proc/PID/stat (a process name may hold spaces, parentheses and newlines) -> $pid $parent $start
+stat() {
+  text=
+  while IFS= read -r line || [ -n "$line" ]; do text="$text $line"; done 2>/dev/null <"$1"
+  pid=${text#?} pid=${pid%% *}
+  set -- ${text##*) }
+  [ $# -ge 20 ] && parent=$2 start=${20}
+}
+
+# cell SHELL SUPERVISOR TICKS: the processes that the cell in SHELL has started -> $found
+# A process is the cell's if it is newer than the cell (by start time; within the same 20 ms by its number, against the
+# last number before the cell, which the shell leaves in fd 7 of SUPERVISOR) and does not descend from an older
+# process, such as a background job of an earlier cell. TICKS: how long the cell has been running, in 10 ms.
+cell() {
+  shell=$1 mark=0
+  IFS=' .' read -r seconds hundredths rest </proc/uptime
+  begun=$((seconds * 100 + ${hundredths#0} - $3))
+  read -r line 2>/dev/null <"/proc/$2/fd/7" && mark=${line##*[ /]}
+  case $mark in ''|*[!0-9]*) mark=0 ;; esac
+  foreign=' 0 ' young=
+  for file in /proc/[0-9]*/stat; do
+    stat "$file" || continue
+    case $pid in "$shell"|1) continue ;; esac
+    if [ "$start" -gt $((begun + 2)) ] || { [ "$start" -ge $((begun - 2)) ] && [ "$pid" -gt "$mark" ]; }
+    then young="$young $pid:$parent"
+    else foreign="$foreign$pid "; fi
+  done
+  found= left=$young grown=yes
+  while [ -n "$grown" ]; do
+    grown= found= young=$left left=
+    for entry in $young; do
+      case $foreign in
+      *" ${entry#*:} "*) foreign="$foreign${entry%:*} " grown=yes ;;
+      *) found="$found ${entry%:*}" left="$left $entry" ;;
+      esac
+    done
+  done
+}
+
+# stop SIGNAL SHELL SUPERVISOR TICKS: signal the cell; prints how many processes it had beside the shell.
+# The shell first: it must know of the interrupt before its child ends, else it goes on with the next line.
+stop() {
+  cell "$2" "$3" "$4"
+  [ "$1" != INT ] || found="$2 $found"
+  [ -z "$found" ] || { kill -s "$1" $found; kill -s CONT $found; } 2>/dev/null
+  set -- $found
+  echo $#
+}
+
+# finish SHELL SUPERVISOR TICKS: SIGKILL to the cell's processes; frozen first, so that a fork bomb cannot run away.
+finish() {
+  before=none
+  while cell "$1" "$2" "$3"; [ "$found" != "$before" ]; do
+    before=$found
+    [ -z "$found" ] || kill -s STOP $found 2>/dev/null
+  done
+  [ -z "$found" ] || kill -s KILL $found 2>/dev/null
+  set -- $found
+  echo $#
+}
+
+# clear: SIGKILL to everything but process 1, the keeper and this shell.
+clear() {
+  before=none
+  while
+    found=
+    for file in /proc/[0-9]*/stat; do
+      stat "$file" || continue
+      case $pid in 1|$$) continue ;; esac
+      IFS= read -r line 2>/dev/null <"/proc/$pid/cmdline"
+      case $line in *sandbox-keeper*) ;; *) found="$found $pid" ;; esac
+    done
+    [ "$found" != "$before" ]
+  do
+    before=$found
+    [ -z "$found" ] || kill -s STOP $found 2>/dev/null
+  done
+  [ -z "$found" ] || kill -s KILL $found 2>/dev/null
+}
