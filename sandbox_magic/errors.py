@@ -29,8 +29,11 @@ class SandboxError(Exception):
     """Base class. In a notebook it shows as its sentence, without a traceback."""
 
     def _render_traceback_(self) -> list[str]:
-        """Return what IPython prints instead of a traceback."""
-        return [f"{type(self).__name__}: {self}"]
+        """Return what IPython prints instead of a traceback: one text, for some of its modes join without newlines."""
+        return ["\n".join([f"{type(self).__name__}: {self}", *self._remarks()])]
+
+    def _remarks(self) -> tuple[str, ...]:
+        return ()
 
 
 class InvalidOptions(SandboxError, ValueError):
@@ -143,8 +146,8 @@ class CommandFailed(SandboxError, subprocess.CalledProcessError):
             hint = f"ended by {self.result.signal}"
         return f"exit status {self.exit_code}" + (f": {hint}" if hint else "")
 
-    def _render_traceback_(self) -> list[str]:
-        return [f"{type(self).__name__}: {self}", *self.result.notes]
+    def _remarks(self) -> tuple[str, ...]:
+        return self.result.notes
 
 
 class CommandTimeout(SandboxError, TimeoutError):
@@ -163,5 +166,5 @@ class CommandTimeout(SandboxError, TimeoutError):
     def __str__(self) -> str:
         return f"the command did not finish within {self.timeout:g} s and was stopped ({self.result.stopped_by})"
 
-    def _render_traceback_(self) -> list[str]:
-        return [f"{type(self).__name__}: {self}", *self.result.notes]
+    def _remarks(self) -> tuple[str, ...]:
+        return self.result.notes

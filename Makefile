@@ -1,0 +1,46 @@
+# Everything is idempotent: what is there already is used. What is made stays in .venv/ and .cache/ (and, as root on
+# Debian or Ubuntu, in packages of the system).
+
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test test-unit lint bench clean venv-demo venv-test engine images tools
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: venv-demo ## run the quickstart notebook in a real kernel and show it here
+	@scripts/engine.sh && scripts/images.sh || echo "demo: no Docker Engine to use; bubblewrap takes over"
+	@$(BIN)/sandbox-magic demo
+
+# The tests run also if lint finds something: one run shows everything, and pytest's summary comes last.
+test: venv-test engine images tools ## install what is missing, start an engine, check the style, run every test
+	@rm -f .cache/lint-failed; $(MAKE) --no-print-directory lint || touch .cache/lint-failed
+	@test ! -e .cache/lint-failed || echo "test: lint FAILED (above), and so will this run"
+	@echo "test: pytest"; $(BIN)/python -m pytest && test ! -e .cache/lint-failed
+
+test-unit: venv-test ## run the tests that need no engine
+	@$(BIN)/python -m pytest tests/unit
+
+lint: venv-test ## check style, types and who imports whom
+	@echo "lint: ruff check";          $(BIN)/ruff check --quiet .
+	@echo "lint: ruff format --check"; $(BIN)/ruff format --check --quiet .
+	@echo "lint: mypy";                $(BIN)/mypy --no-error-summary
+	@echo "lint: lint-imports";        $(BIN)/lint-imports --no-logo
+
+bench: venv-test engine images ## measure, side by side with others
+	@$(BIN)/python -m benchmarks
+
+clean: ## end the daemon that we started; remove .venv, caches and build results
+	@scripts/engine.sh stop
+	@echo "clean: removing .venv, caches and build results"
+	@rm -rf .venv .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist build-output
+	@find . -name .git -prune -o -type d \( -name __pycache__ -o -name '*.egg-info' -o -name .ipynb_checkpoints \) \
+		-prune -exec rm -rf {} +
+
+venv-demo venv-test: venv-%:
+	@scripts/venv.sh $*
+
+engine images tools:
+	@scripts/$@.sh

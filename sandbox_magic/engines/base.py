@@ -1,0 +1,206 @@
+"""The contract of an engine: five verbs and facts. A new engine implements this and runs `tests/contract`."""
+
+from __future__ import annotations
+
+import abc
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from sandbox_magic.spec import SandboxSpec
+from sandbox_magic.transport import Transport
+
+NETWORK_SWITCH = "network_switch"
+
+Progress = Callable[[str], None]
+
+
+def silent(_text: str) -> None:
+    """Show nothing: the progress callback of those who want none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What an engine says of itself.
+
+    Attributes:
+        name: The engine.
+        available: Whether it can work here.
+        endpoint: Where it was found, or was looked for.
+        version: Its version, where it said one.
+        detail: Why not, or what is worth knowing; may have several lines.
+    """
+
+    name: str
+    available: bool
+    endpoint: str = ""
+    version: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A sandbox of ours that an engine knows of.
+
+    Attributes:
+        id: The engine's id.
+        labels: What we wrote on it.
+    """
+
+    id: str
+    labels: Mapping[str, str]
+
+
+class Machine(abc.ABC):
+    """A started sandbox.
+
+    Attributes:
+        id: The engine's id.
+        capabilities: The optional verbs that this sandbox has.
+    """
+
+    id: str
+    capabilities: frozenset[str] = frozenset()
+
+    @abc.abstractmethod
+    def open(self, argv: Sequence[str], *, user: str | None = None, env: Mapping[str, str] | None = None) -> Transport:
+        """Start a process inside with its own stdin, stdout and stderr. It must not speak before it was spoken to."""
+
+    @abc.abstractmethod
+    def describe(self) -> dict[str, object]:
+        """Return what the engine knows of it."""
+
+    @abc.abstractmethod
+    def alive(self) -> bool:
+        """Ask the engine whether it still runs."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """End it with everything in it; again is allowed."""
+
+    def network(self, online: bool) -> None:
+        """Connect it to the network, or take it off (capability ``network_switch``)."""
+        raise NotImplementedError
+
+
+class Engine(abc.ABC):
+    """What runs sandboxes.
+
+    Attributes:
+        name: What users call it.
+    """
+
+    name: str
+
+    @abc.abstractmethod
+    def probe(self) -> Probe:
+        """Say whether it can work here; never raises."""
+
+    @abc.abstractmethod
+    def start(self, spec: SandboxSpec, *, name: str = "", progress: Progress = silent) -> Machine:
+        """Start a sandbox that ends with this process, however this process ends.
+
+        Raises:
+            EngineUnavailable: Nothing answers.
+            ImageNotFound: The image cannot be had.
+            EngineError: The engine refused.
+        """
+
+    @abc.abstractmethod
+    def list(self) -> list[Found]:
+        """Return the sandboxes with our label."""
+
+    @abc.abstractmethod
+    def remove(self, id: str) -> None:
+        """Remove one of them, whatever its state."""
+
+    def sweep(self) -> list[str]:
+        """Remove the sandboxes whose owner is provably dead; return their ids."""
+        removed = []
+        for found in self.list():
+            if Owner.from_labels(found.labels).dead():
+                self.remove(found.id)
+                removed.append(found.id)
+        return removed
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The process that a sandbox belongs to, so that another process can prove it dead.
+
+    Attributes:
+        host: Machine id, boot id and pid namespace: only inside the same three can a process id be judged.
+        pid: Its process id.
+        started: Its start time in clock ticks since boot; empty where the system does not tell.
+    """
+
+    host: str
+    pid: int
+    started: str
+
+    @classmethod
+    def me(cls) -> Owner:
+        """Return this process."""
+        return cls(_host(), os.getpid(), _started(os.getpid()) or "")
+
+    @classmethod
+    def from_labels(cls, labels: Mapping[str, str]) -> Owner:
+        """Return the owner that is written on a sandbox; one that is never dead if the labels are not ours."""
+        pid = labels.get("sandbox-magic.owner.pid", "")
+        host = labels.get("sandbox-magic.owner.host", "")
+        return cls(host, int(pid) if pid.isdigit() else 0, labels.get("sandbox-magic.owner.started", ""))
+
+    def labels(self) -> dict[str, str]:
+        """Return what is written on a sandbox."""
+        return {
+            "sandbox-magic.owner.host": self.host,
+            "sandbox-magic.owner.pid": str(self.pid),
+            "sandbox-magic.owner.started": self.started,
+        }
+
+    def dead(self) -> bool:
+        """Whether this process provably no longer runs: False when in doubt."""
+        mine, theirs = _host().split("/"), self.host.split("/")
+        if not self.pid or len(theirs) != 3 or mine[0] != theirs[0]:
+            return False
+        if mine[1] != theirs[1]:
+            return True  # this very machine has booted since
+        return mine[2] == theirs[2] and _started(self.pid) != self.started
+
+
+@cache
+def _host() -> str:
+    """Return machine id / boot id / pid namespace of this process."""
+
+    def read(path: str) -> str:
+        try:
+            return Path(path).read_text(encoding="ascii").strip()
+        except OSError:
+            return ""
+
+    try:
+        namespace = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        namespace = "-"
+    machine = read("/etc/machine-id") or os.uname().nodename
+    return "/".join((machine, read("/proc/sys/kernel/random/boot_id") or "-", namespace))
+
+
+def _started(pid: int) -> str | None:
+    """Return when a process started; `None` if it does not run, empty if the system does not tell."""
+    if Path("/proc/self/stat").exists():
+        try:
+            text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return None
+        state, *fields = text.rpartition(")")[2].split()
+        return None if state in "ZX" else fields[18]
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except OSError:
+        return ""
+    return ""

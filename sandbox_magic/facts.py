@@ -1,0 +1,35 @@
+"""What a sandbox says of itself, read from inside by the control shell with builtins only."""
+
+from __future__ import annotations
+
+from sandbox_magic.ansi import sanitize
+from sandbox_magic.control import ControlShell
+from sandbox_magic.errors import SandboxError
+
+_SCRIPT = r"""
+while IFS= read -r line; do case $line in Uid:*|CapBnd:*|CapEff:*|NoNewPrivs:*|Seccomp:*) echo "$line";; esac; done </proc/self/status
+count=0; for file in /proc/[0-9]*/stat; do count=$((count + 1)); done; echo "processes: $count"
+while IFS= read -r line; do case $line in *:*) echo "interface: ${line%%:*}";; esac; done </proc/net/dev
+"""
+
+_NAMES = {"Uid": "user id", "CapBnd": "capabilities", "NoNewPrivs": "no new privileges", "Seccomp": "seccomp"}
+
+
+def inside(control: ControlShell) -> dict[str, object]:
+    """Return facts read inside; what could not be read is named as unknown, never guessed."""
+    try:
+        answer = control.call(_SCRIPT)
+    except SandboxError as error:
+        return {"inside": f"unknown: {error}"}
+    facts: dict[str, object] = {}
+    interfaces = []
+    for line in answer.splitlines():
+        key, _, value = (sanitize(part.strip()) for part in line.partition(":"))
+        if key == "interface":
+            interfaces.append(value)
+        elif key == "Uid":
+            facts[_NAMES[key]] = value.split("\\t")[0].split()[0]
+        else:
+            facts[_NAMES.get(key, key)] = value
+    facts["network interfaces"] = ", ".join(interfaces) or "unknown"
+    return facts

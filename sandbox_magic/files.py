@@ -1,0 +1,140 @@
+"""Files and folders in and out of a sandbox, through a `tar` inside and our own reader and writer of archives here.
+
+The engine's archive calls are not used: they run as root on the host while untrusted code changes the tree under them
+(CVE-2026-41567, -41568, -42306). What comes out is hostile until `archive.Unpacker` has written it.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+from sandbox_magic.archive import Unpacker, pack
+from sandbox_magic.engines.base import Machine
+from sandbox_magic.errors import TransferError
+from sandbox_magic.members import shown
+from sandbox_magic.protocol import STDOUT
+
+_IDLE_SECONDS = 60.0  # without a byte in either direction
+_QUEUE = 4 << 20
+_ERRORS_MAX = 4096
+
+# Speaks only after it was spoken to. The fence on stderr carries tar's exit code, for the streams may end late.
+_FRAME = 'IFS= read -r token; {command}; printf "\\036%s %s\\n" "$token" "$?" >&2'
+_PUT = 'command -v tar >/dev/null && mkdir -p "$1" && tar -xf - -C "$1"'
+_GET = 'command -v tar >/dev/null && cd -- "$1" && [ -e "./$2" ] && tar -cf - "./$2"'
+
+
+def put(machine: Machine, source: Path, target: str, *, cwd: str) -> None:
+    """Copy a host file or folder into the sandbox.
+
+    Args:
+        machine: The sandbox.
+        source: The file or folder.
+        target: Where to: a folder if it ends with a slash, else the new name.
+        cwd: What a relative target is relative to.
+
+    Raises:
+        TransferError: The source cannot be read or holds what cannot be copied; the target cannot be written.
+    """
+    path = PurePosixPath(cwd, target)
+    folder, name = (path, source.resolve().name) if target.endswith("/") or path.name in ("", ".") else (path.parent, path.name)
+    stream = pack(source, name)
+    _Transfer(machine, _PUT, [str(folder)], f"put {source}").send(stream)
+
+
+def get(machine: Machine, source: str, target: Path, *, cwd: str) -> list[Path]:
+    """Copy a file or folder out of the sandbox; never a link, device or anything outside `target`.
+
+    Args:
+        machine: The sandbox.
+        source: The file or folder inside.
+        target: An existing folder, or the new name.
+        cwd: What a relative source is relative to.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        TransferError: It is not there, or holds what is refused; nothing of it is left here.
+    """
+    path = PurePosixPath(cwd, source)
+    if not path.name or path.name == "..":
+        raise TransferError(f"get {source}: name a file or a folder")
+    folder, name = (target, path.name) if target.is_dir() else (target.parent, target.name)
+    unpacker = Unpacker(folder, rename=name)
+    try:
+        _Transfer(machine, _GET, [str(path.parent), path.name], f"get {source}").receive(unpacker)
+        return unpacker.finish()
+    except BaseException:
+        unpacker.abort()
+        raise
+
+
+class _Transfer:
+    """One tar inside, spoken to over its own stream."""
+
+    def __init__(self, machine: Machine, command: str, arguments: list[str], what: str) -> None:
+        self._what = what
+        self._token = secrets.token_hex(16)
+        self._fence = f"\x1e{self._token} ".encode()
+        self._errors = bytearray()
+        self._transport = machine.open(["sh", "-c", _FRAME.format(command=command), "transfer", *arguments])
+        self._transport.send(self._token.encode() + b"\n")
+
+    def send(self, chunks: Iterable[bytes]) -> None:
+        """Send an archive and wait for tar's end."""
+        try:
+            for chunk in chunks:
+                self._transport.send(chunk)
+                while self._transport.pending() > _QUEUE and self._pump(None):
+                    pass
+                if self._over():
+                    break  # tar has given up; it says why
+            while self._pump(None):
+                pass
+            self._check()
+        finally:
+            self._transport.close()
+
+    def receive(self, unpacker: Unpacker) -> None:
+        """Feed an archive to `unpacker` until tar's end."""
+        try:
+            while self._pump(unpacker):
+                pass
+            self._check()
+        finally:
+            self._transport.close()
+
+    def _over(self) -> bool:
+        return self._fence in self._errors and self._errors.endswith(b"\n")
+
+    def _pump(self, unpacker: Unpacker | None) -> bool:
+        """Move what can be moved; return whether there is more to come."""
+        if self._over():
+            return False
+        begun = time.monotonic()
+        chunks = self._transport.receive(_IDLE_SECONDS)
+        if not chunks and time.monotonic() - begun >= _IDLE_SECONDS:
+            raise TransferError(f"{self._what}: nothing has moved for {_IDLE_SECONDS:g} s; given up")
+        for stream, data in chunks:
+            if not data:
+                if not self._over():
+                    raise TransferError(f"{self._what}: the sandbox ended the transfer")
+                return False
+            if stream == STDOUT:
+                if unpacker is not None:
+                    unpacker.feed(data)
+            else:
+                self._errors += data
+                if len(self._errors) > 2 * _ERRORS_MAX:  # keep the beginning, and the end, where the fence is
+                    del self._errors[_ERRORS_MAX:-_ERRORS_MAX]
+        return not self._over()
+
+    def _check(self) -> None:
+        said, _, code = bytes(self._errors).partition(self._fence)
+        if code.strip() != b"0":
+            reason = said.decode(errors="replace").strip() or "no such file or folder, or no tar in the image"
+            raise TransferError(f"{self._what}: {shown(reason[:300])}")

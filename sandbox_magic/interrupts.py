@@ -1,0 +1,42 @@
+"""SIGINT as a request instead of an exception, so that it cannot fall between any two steps of the pump."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+_IMPATIENT = 5  # so many requests without an end, and the interrupt is raised wherever we are
+
+
+@contextmanager
+def deferred_interrupts(request: Callable[[], None]) -> Iterator[None]:
+    """Call `request` for each SIGINT inside, and raise `KeyboardInterrupt` at the end if there was one.
+
+    In other threads than the main one, and where somebody has replaced Python's handler, nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.getsignal(signal.SIGINT)
+    if previous is not signal.default_int_handler:
+        yield
+        return
+    count = 0
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        nonlocal count
+        count += 1
+        if count >= _IMPATIENT:
+            signal.default_int_handler(number, frame)
+        request()
+
+    signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if count:
+        raise KeyboardInterrupt

@@ -1,0 +1,191 @@
+"""One cell's way through: run it, show what comes, set the variables on every path, then raise."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Collection, MutableMapping
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from IPython import get_ipython
+
+from sandbox_magic.errors import CommandTimeout
+from sandbox_magic.jupyter.hints import with_hints
+from sandbox_magic.jupyter.options import CellOptions
+from sandbox_magic.jupyter.settings import Settings
+from sandbox_magic.jupyter.status import StatusDisplay, one_line
+from sandbox_magic.jupyter.variables import environment, stdin
+from sandbox_magic.jupyter.view import CellView
+from sandbox_magic.manager import SandboxManager
+from sandbox_magic.protocol import STDERR, STDOUT, STREAMS, Output
+from sandbox_magic.result import Result
+
+if TYPE_CHECKING:
+    from sandbox_magic.sandbox import Sandbox
+
+LATE = "[printed by background jobs since the last cell]"
+NOW = "[this cell]"
+
+
+class ShownResult(Result):
+    """A `Result` whose output its cell has shown already: there, and only there, it displays nothing more."""
+
+    __slots__ = ("_shown_in",)
+    _shown_in: int
+
+    @classmethod
+    def of(cls, result: Result, execution_count: int) -> ShownResult:
+        """Return the same result, as shown in this cell."""
+        shown = cls(**{field.name: getattr(result, field.name) for field in fields(result)})
+        object.__setattr__(shown, "_shown_in", execution_count)  # the base class is frozen
+        return shown
+
+    def _ipython_display_(self) -> None:
+        shell: Any = get_ipython()  # type: ignore[no-untyped-call, unused-ignore] # untyped in old releases
+        if shell is None or shell.execution_count != getattr(self, "_shown_in", None):
+            raise NotImplementedError  # tells IPython to display it as usual
+        if getattr(shell, "kernel", None) is None:  # a terminal has written `Out[1]: ` by now
+            sys.stdout.write(f"exit_code={self.exit_code}, {self.duration:.3f} s\n")
+
+
+class _Screen:
+    """What a cell shows: the streams in `shown` through a `CellView`, and lines of ours."""
+
+    def __init__(self, shown: Collection[str], *, separate_stderr: bool) -> None:
+        self.view = CellView(show=shown, separate_stderr=separate_stderr)
+        self._shown = shown
+        self._in_line = False
+
+    def show(self, output: Output) -> None:
+        """Show a piece of output, unless its stream is not shown."""
+        if output.stream in self._shown and output.data:
+            self._in_line = not output.data.endswith(b"\n")
+            self.view.show(output)
+
+    def tick(self) -> float | None:
+        """Write what is due; return in how many seconds there is more."""
+        self.view.tick()
+        return self.view.deadline()
+
+    def say(self, text: str) -> None:
+        """Write one line of ours, on a line of its own, after what was held back."""
+        self.view.finish()
+        sys.stdout.write(("\n" if self._in_line else "") + text + "\n")
+        self._in_line = False
+
+
+class CellRun:
+    """Run one cell with its options.
+
+    Args:
+        options: What its first line asked for.
+        shell: The IPython shell.
+        settings: What counts where the options are silent.
+        returned: The `Result` is given back to the cell, which must not display the same output a second time.
+    """
+
+    def __init__(self, options: CellOptions, shell: Any, settings: Settings, *, returned: bool) -> None:
+        self._options = options
+        self._shell = shell
+        self._settings = settings
+        self._returned = returned
+        self._variables: MutableMapping[str, Any] = shell.user_ns
+        self._quiet = options.quiet or settings.quiet
+        self._apart = settings.separate_stderr or options.err is not None
+        shown = set() if self._quiet else set(STREAMS)
+        if not options.tee:
+            shown -= {stream for stream, name in ((STDOUT, options.out), (STDERR, options.err)) if name}
+        self._screen = _Screen(shown, separate_stderr=self._apart)
+
+    def run(self, code: str, manager: SandboxManager) -> Result:
+        """Run the code, set the variables, then raise if it failed.
+
+        Raises:
+            InvalidOptions: An option cannot be carried out; nothing was run.
+            CommandFailed, CommandTimeout, KeyboardInterrupt: How the command ended; the variables are set.
+            SandboxError: The command could not be run; `_exit_code` is `None`.
+        """
+        given, env = stdin(self._options, self._variables), environment(self._options, self._variables)
+        status = StatusDisplay(self._shell, quiet=self._quiet)
+        wish, defaults = self._options.wish(), self._settings.spec_defaults()
+        sandbox = manager.get(self._options.name, wish, defaults, on_progress=status.update)
+        if not self._quiet:
+            self._show_late(sandbox)
+        self._variables.update({name: "" for name in (self._options.out, self._options.err) if name})
+        before, result = sandbox.last, None
+        try:
+            try:
+                self._call(sandbox, code, given, env)
+            finally:  # the variables first: whatever comes next may be interrupted
+                result = self._bind(sandbox, before)
+                status.finish()
+                self._screen.view.finish()
+        except CommandTimeout as error:
+            error.result = result or error.result
+            raise
+        except KeyboardInterrupt as error:
+            _shorten(error, result)
+            raise
+        assert result is not None  # every run leaves one
+        return self._judge(result)
+
+    def _call(self, sandbox: Sandbox, code: str, given: str | bytes | None, env: dict[str, str]) -> None:
+        timeout = self._settings.timeout if self._options.timeout is None else self._options.timeout
+        sandbox.run(
+            code,
+            timeout=None if timeout == math.inf else timeout,
+            stdin=given,
+            on_output=self._screen.show,
+            env=env or None,
+            cwd=self._options.cwd,
+            network=self._options.network,
+            tick=self._screen.tick,
+        )
+
+    def _bind(self, sandbox: Sandbox, before: Result | None) -> Result | None:
+        """Set the variables of this cell; return its result, or `None` if the command was never run."""
+        result = sandbox.last
+        if result is None or result is before:
+            self._variables["_exit_code"] = None
+            return None
+        self._variables["_exit_code"] = result.exit_code
+        result = with_hints(result, online=self._options.network or sandbox.online)
+        if self._returned:
+            result = ShownResult.of(result, self._shell.execution_count)
+        self._variables["_sandbox"] = result
+        if self._options.out:
+            self._variables[self._options.out] = result.stdout
+        if self._options.err:
+            self._variables[self._options.err] = result.stderr
+        if self._options.result:
+            self._variables[self._options.result] = result
+        return result
+
+    def _judge(self, result: Result) -> Result:
+        """Raise if the command failed and that shall raise; else show the remarks, which an error would carry."""
+        wanted = self._settings.raise_error if self._options.raise_error is None else self._options.raise_error
+        if wanted:
+            result.check()
+        for note in result.notes:
+            self._screen.say(f"[{one_line(note)}]")
+        return result
+
+    def _show_late(self, sandbox: Sandbox) -> None:
+        """Show what background jobs printed since the last cell; it belongs to no cell, so to no variable."""
+        late = [output for output in sandbox.late_output() if output.data]
+        if not late:
+            return
+        screen = _Screen(STREAMS, separate_stderr=self._apart)
+        sys.stdout.write(LATE + "\n")
+        for output in late:
+            screen.show(output)
+        screen.say(NOW)
+
+
+def _shorten(error: KeyboardInterrupt, result: Result | None) -> None:
+    """Let the notebook show how the command was stopped instead of our stack."""
+    what = f"the command was stopped ({result.stopped_by or 'SIGINT'})" if result else "nothing was run"
+    notes = [one_line(note) for note in result.notes] if result else []
+    text = "\n".join([f"KeyboardInterrupt: {what}", *notes])  # one text: some modes of IPython join without newlines
+    vars(error)["_render_traceback_"] = lambda: [text]

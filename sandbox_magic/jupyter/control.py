@@ -1,0 +1,263 @@
+"""The verbs of `%sandboxctl`: look at the sandboxes of this kernel, steer them, move files."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sandbox_magic.errors import InvalidOptions
+from sandbox_magic.jupyter.options import CellOptions, parse_cell
+from sandbox_magic.jupyter.options import help_text as options_help
+from sandbox_magic.jupyter.status import StatusDisplay, one_line
+from sandbox_magic.manager import SandboxManager
+
+if TYPE_CHECKING:
+    from sandbox_magic.jupyter.settings import Settings
+    from sandbox_magic.sandbox import Sandbox
+
+LISTED = 20  # paths; a copied folder may hold thousands
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One line of `%sandboxctl`, taken apart.
+
+    Attributes:
+        text: Everything behind the verb, as it was typed.
+        words: The words behind the verb, without the name.
+        name: What `-n` gave; `None` if it was not given.
+    """
+
+    verb: str
+    text: str
+    words: list[str]
+    name: str | None
+
+    def counted(self, least: int, most: int) -> list[str]:
+        """Return the words if their number is right, else raise `InvalidOptions` with the usage."""
+        if not least <= len(self.words) <= most:
+            raise InvalidOptions(f"write: %sandboxctl {VERBS[self.verb].usage}")
+        return self.words
+
+
+class Control:
+    """Carry out the verbs for one shell.
+
+    Args:
+        shell: The IPython shell, for the status line.
+        manager: Who holds the sandboxes.
+        settings: The settings of the magics.
+    """
+
+    def __init__(self, shell: object, manager: SandboxManager, settings: Settings) -> None:
+        self.shell = shell
+        self.manager = manager
+        self.settings = settings
+
+    def run(self, line: str) -> None:
+        """Carry out one line.
+
+        Raises:
+            InvalidOptions: There is no such verb, or its words are wrong.
+        """
+        verb, _, text = line.strip().partition(" ")
+        if verb in {"", "help", "-h", "--help"}:
+            _say(help_text())
+            return
+        if verb not in VERBS:
+            near = [known for known in VERBS if known.startswith(verb)] or difflib.get_close_matches(verb, VERBS, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(VERBS)}"
+            raise InvalidOptions(f"unknown verb {one_line(verb, 40)!r}: {hint}")
+        if verb == "start":  # its options are those of a cell
+            VERBS[verb].run(self, Request(verb, text, [], None))
+            return
+        words, name = _words(text)
+        VERBS[verb].run(self, Request(verb, text, words, name))
+
+    def status(self, request: Request) -> None:
+        """Show what was read from the engine and from inside."""
+        request.counted(0, 0)
+        names = [request.name] if request.name else self.manager.names()
+        if not names:
+            _say("no sandbox yet: the first %%sandbox cell starts one")
+        for name in names:
+            sandbox = self.manager.find(name)
+            _say(f"{name}: {'started' if sandbox.started else 'not started'}")
+            if sandbox.started:
+                _say(table((f"  {key}", _text(value)) for key, value in sandbox.status().items()))
+
+    def start(self, request: Request) -> None:
+        """Start a sandbox before its first cell needs it."""
+        options = parse_cell(request.text)
+        if options.help:
+            _say(f"write: %sandboxctl {VERBS['start'].usage}\n\n{options_help()}")
+            return
+        shaping = CellOptions(name=options.name, quiet=options.quiet, **options.wish())  # type: ignore[arg-type] # its own fields
+        if options != shaping:
+            raise InvalidOptions("%sandboxctl start takes only options that shape the sandbox; the others are a cell's")
+        with self._status(quiet=options.quiet) as status:
+            defaults = self.settings.spec_defaults()
+            self.manager.get(options.name, options.wish(), defaults, on_progress=status.update).start()
+
+    def stop(self, request: Request) -> None:
+        """Close one sandbox, or all."""
+        words = request.counted(0, 1)
+        if words not in ([], ["--all"]) or (words and request.name):
+            raise InvalidOptions(f"write: %sandboxctl {VERBS['stop'].usage}")
+        for name in self.manager.names() if words else [request.name or "default"]:
+            self.manager.close(name)
+
+    def reset(self, request: Request) -> None:
+        """Give a sandbox a fresh start."""
+        request.counted(0, 0)
+        with self._status() as status:
+            self.manager.reset(request.name or "default", on_progress=status.update)
+
+    def put(self, request: Request) -> None:
+        """Copy a host file or folder into the sandbox."""
+        source, *rest = request.counted(1, 2)
+        with self._ready(request) as sandbox:
+            target = rest[0] if rest else sandbox.spec.cwd
+            sandbox.put(Path(source).expanduser(), target)
+        _say(f"copied {one_line(source)} to {one_line(target)} in the sandbox")
+
+    def get(self, request: Request) -> None:
+        """Copy a file or folder out of the sandbox."""
+        source, *rest = request.counted(1, 2)
+        sandbox = self.manager.find(request.name or "default")
+        paths = sandbox.get(source, Path(rest[0] if rest else ".").expanduser())
+        for path in paths[:LISTED]:
+            _say(f"copied to {one_line(str(path))}")
+        if len(paths) > LISTED:
+            _say(f"and {len(paths) - LISTED} more")
+
+    def network(self, request: Request) -> None:
+        """Put the whole sandbox online or offline."""
+        if request.words not in (["on"], ["off"]):
+            raise InvalidOptions(f"write: %sandboxctl {VERBS['network'].usage}")
+        with self._ready(request) as sandbox:
+            sandbox.network(request.words == ["on"])
+
+    def gc(self, request: Request) -> None:
+        """Remove what dead kernels left behind."""
+        from sandbox_magic import engines  # noqa: PLC0415 # heavy, and only here
+
+        request.counted(0, 0)
+        removed = engines.sweep_all()
+        if removed:
+            _say(f"removed what dead kernels left behind: {', '.join(one_line(name, 64) for name in removed)}")
+        else:
+            _say("nothing to remove: no dead kernel left a sandbox behind")
+
+    def doctor(self, request: Request) -> None:
+        """Tell which engines can work here."""
+        from sandbox_magic import engines  # noqa: PLC0415 # heavy, and only here
+
+        request.counted(0, 0)
+        for probe in engines.probe_all():
+            facts = [probe.version, probe.endpoint] if probe.available else []
+            state = "works" if probe.available else "does not work"
+            _say(one_line(", ".join([f"{probe.name}: {state}", *(str(fact) for fact in facts if fact)])))
+            if probe.detail:
+                _say(f"  {one_line(str(probe.detail), 400)}")
+
+    def config(self, request: Request) -> None:
+        """Show each setting, its value and where it came from."""
+        request.counted(0, 0)
+        _say(table((name, repr(value), origin) for name, value, origin in self.settings.origins()))
+
+    @contextlib.contextmanager
+    def _status(self, *, quiet: bool = False) -> Iterator[StatusDisplay]:
+        status = StatusDisplay(self.shell, quiet=quiet or self.settings.quiet)
+        try:
+            yield status
+        finally:
+            status.finish()
+
+    @contextlib.contextmanager
+    def _ready(self, request: Request) -> Iterator[Sandbox]:
+        """Give the sandbox, made if need be; it starts at its first use."""
+        with self._status() as status:
+            yield self.manager.get(
+                request.name or "default", {}, self.settings.spec_defaults(), on_progress=status.update
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """How a verb is written, what it does, and who does it."""
+
+    usage: str
+    summary: str
+    run: Callable[[Control, Request], None]
+
+
+VERBS: Mapping[str, Verb] = {
+    "status": Verb("status [-n NAME]", "what runs, read from the engine and from inside", Control.status),
+    "start": Verb("start [-n NAME] [OPTIONS]", "start one before its first cell; options as %%sandbox", Control.start),
+    "stop": Verb("stop [-n NAME | --all]", "close it; its files are lost", Control.stop),
+    "reset": Verb("reset [-n NAME]", "a fresh sandbox under the same name", Control.reset),
+    "put": Verb("put SRC [DST] [-n NAME]", "copy a host file or folder into it", Control.put),
+    "get": Verb("get SRC [DST] [-n NAME]", "copy a file or folder out of it", Control.get),
+    "network": Verb("network on|off [-n NAME]", "put it online or offline until told otherwise", Control.network),
+    "gc": Verb("gc", "remove what dead kernels left behind", Control.gc),
+    "doctor": Verb("doctor", "which engines work here, and why not", Control.doctor),
+    "config": Verb("config", "the settings and where each came from", Control.config),
+}
+
+
+def help_text() -> str:
+    """Return the list of verbs."""
+    return table((f"%sandboxctl {verb.usage}", verb.summary) for verb in VERBS.values())
+
+
+def table(rows: Iterable[tuple[str, ...]]) -> str:
+    """Return rows of text in aligned columns; nothing in them can leave its line."""
+    clean = [[" " * (len(cell) - len(cell.lstrip(" "))) + one_line(cell, 400) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*clean, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in clean)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _text(value: object) -> str:
+    match value:
+        case dict():
+            return ", ".join(f"{key}={_text(part)}" for key, part in value.items())
+        case list() | tuple() | set() | frozenset():
+            return ", ".join(map(_text, value))
+        case None:
+            return "unknown"
+        case bool():
+            return "yes" if value else "no"
+    return str(value)
+
+
+def _words(text: str) -> tuple[list[str], str | None]:
+    """Split like a shell and take out `-n NAME`, wherever it stands."""
+    try:
+        given = shlex.split(text)
+    except ValueError:
+        raise InvalidOptions(f"a quote is not closed in {one_line(text, 60)!r}") from None
+    words: list[str] = []
+    name: str | None = None
+    rest = iter(given)
+    for word in rest:
+        if word in {"-n", "--name"}:
+            name = next(rest, "")
+        elif word.startswith("--name="):
+            name = word.removeprefix("--name=")
+        else:
+            words.append(word)
+    if name == "":
+        raise InvalidOptions("-n needs the name of a sandbox")
+    return words, name
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")

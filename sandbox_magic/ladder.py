@@ -1,0 +1,100 @@
+"""`Ladder`: the steps that stop a cell, from a polite signal to the end of everything but the keeper."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sandbox_magic.control import ControlShell
+from sandbox_magic.errors import SandboxError
+
+_NUDGE_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One rung.
+
+    Attributes:
+        name: What the user is told.
+        command: For the control shell; ``{cell}`` is shell, supervisor and ticks, ``{shell}`` the shell.
+        grace: Seconds until the next rung.
+    """
+
+    name: str
+    command: str
+    grace: float
+
+
+STEPS = (
+    Step("SIGINT", "stop INT {cell}", 2.0),
+    Step("SIGTERM", "stop TERM {cell}", 0.5),
+    Step("SIGKILL", "finish {cell}", 0.5),
+    Step("new shell", "finish {cell}; kill -s KILL {shell}; kill -s CONT {shell}", 1.0),
+    Step("everything ended", "clear", 1.0),
+)
+
+
+class Ladder:
+    """Climbs for one cell. Not thread-safe; the pump of the session drives it.
+
+    Attributes:
+        reached: The name of the last rung that was taken; empty before the first.
+        exhausted: Whether even the last rung has not helped in its time.
+    """
+
+    def __init__(self, control: ControlShell, recover: Callable[[], None], *, grace: float | None = None) -> None:
+        self.reached = ""
+        self.exhausted = False
+        self._control = control
+        self._recover = recover
+        self._grace = grace
+        self._next = 0
+        self._due = 0.0
+        self._nudge = 0.0
+
+    @property
+    def climbing(self) -> bool:
+        """Whether a first rung was taken."""
+        return self._next > 0
+
+    def wait(self) -> float:
+        """Return the seconds until `climb` has something to do."""
+        return max(0.0, min(self._due, self._nudge) - time.monotonic())
+
+    def climb(self, shell: int, supervisor: int, ticks: int, *, now: bool) -> None:
+        """Do what is due: the next rung, or a reminder to the shell.
+
+        Args:
+            shell: Process id of the cell's shell; 0 if it has not begun.
+            supervisor: Process id of its supervisor.
+            ticks: How long the cell has been running, in 10 ms.
+            now: Take the next rung although its time has not come.
+        """
+        moment = time.monotonic()
+        if not now and moment < self._due:
+            if moment >= self._nudge and shell:
+                # A child that handles SIGINT and goes on its way makes the shell go on with the next line.
+                self._say(f"kill -s INT {shell}")
+                self._nudge = moment + _NUDGE_SECONDS
+            return
+        if self._next == len(STEPS):
+            self.exhausted = True
+            return
+        step = STEPS[self._next]
+        if not shell:
+            step = STEPS[-1]
+        self._next = STEPS.index(step) + 1
+        self.reached = step.name
+        self._say(step.command.format(cell=f"{shell} {supervisor} {ticks}", shell=shell))
+        moment = time.monotonic()
+        self._due = moment + (step.grace if self._grace is None else min(step.grace, self._grace))
+        self._nudge = moment + _NUDGE_SECONDS
+
+    def _say(self, command: str) -> None:
+        try:
+            self._control.call(command)
+        except SandboxError:
+            pass  # the next rung opens a new control shell; the last one ends the sandbox
+        self._recover()

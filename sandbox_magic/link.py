@@ -1,0 +1,201 @@
+"""`ShellLink`: the stream to one supervisor and its shell; opened, read between cells, opened again after a loss."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+
+from sandbox_magic.control import ControlShell
+from sandbox_magic.engines.base import Machine
+from sandbox_magic.errors import ProtocolError, ShellExited, StartTimeout
+from sandbox_magic.protocol import (
+    Died,
+    Event,
+    Exited,
+    Initialized,
+    LateOutput,
+    Ready,
+    ShellProtocol,
+    State,
+    start_argv,
+)
+from sandbox_magic.transport import Transport, watcher
+
+_START_SECONDS = 30.0
+_LATE_MAX = 1 << 20  # bytes of late output that are kept until somebody takes them
+
+BETWEEN = "the shell had ended since the last cell; this is a new one in the same sandbox, with "
+KEPT = "working directory and exported variables restored (other variables, functions and jobs are lost)"
+NOT_KEPT = "nothing restored: what a new shell needs was lost too"
+
+
+class ShellLink:
+    """Keeps a shell at the other end of a stream. All but `wake` and `late_output` under the lock `io`.
+
+    Attributes:
+        io: Held by whoever reads.
+        control: The shell beside this one.
+        protocol: The conversation with the present supervisor.
+        machine: The sandbox.
+        notes: What the next result shall say.
+    """
+
+    def __init__(self, machine: Machine, *, env: Mapping[str, str], shell: str | None) -> None:
+        self.io = threading.Lock()
+        self.machine = machine
+        self.control = ControlShell(lambda: machine.open(["sh"]))
+        self.protocol = ShellProtocol()
+        self.notes: list[str] = []
+        self._env = dict(env)
+        self._shell = shell
+        self._name = secrets.token_hex(6)  # of the folder with the shell's state, which outlives a supervisor
+        self._transport: Transport | None = None
+        self._late: deque[LateOutput] = deque()
+        self._late_size = 0
+        self._restoring = False
+        self._watched = -1
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a stream."""
+        return self._transport is not None
+
+    # ---- opening
+
+    def ensure(self) -> None:
+        """Make sure that a shell is there, or on its way.
+
+        Raises:
+            StartTimeout: It did not answer in 30 s.
+            ShellExited: It ended at once.
+        """
+        if self._transport is None:
+            self._open()
+        elif self.protocol.state is State.DEAD:
+            self.restart()
+
+    def _open(self) -> None:
+        transport = self.machine.open(start_argv(self._name, self._shell), env=self._env)
+        protocol = ShellProtocol()
+        transport.send(protocol.boot())
+        deadline = time.monotonic() + _START_SECONDS
+        while protocol.state is State.STARTING:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                transport.close()
+                raise StartTimeout(f"the shell in the sandbox did not answer in {_START_SECONDS:g} s")
+            for stream, data in transport.receive(left):
+                for event in protocol.receive(stream, data):
+                    if isinstance(event, Ready):
+                        transport.send(protocol.start())
+                    elif isinstance(event, Exited):
+                        code = transport.exit_code()
+                        transport.close()
+                        raise ShellExited(f"the sandbox's shell ended at once (exit code {code}): has the image a sh?")
+        self._transport, self.protocol = transport, protocol
+        self.control.open_in_background()
+
+    def restart(self) -> None:
+        """Ask the supervisor for a new shell; it answers while the next cell is already on its way."""
+        assert self._transport is not None
+        self._restoring = True
+        self._transport.send(self.protocol.start())
+
+    def exit_code(self) -> int | None:
+        """Return the supervisor's exit code, after `Exited`."""
+        return self._transport.exit_code() if self._transport is not None else None
+
+    def drop(self, *, restore: bool = True) -> None:
+        """Give the stream up; `ensure` opens a new one."""
+        self.watch(False)
+        self._restoring = restore
+        if self._transport is not None:
+            self._transport.close()
+            self._transport = None
+
+    # ---- speaking
+
+    def send(self, code: str, stdin: bytes | None) -> None:
+        """Send a cell."""
+        assert self._transport is not None
+        self._transport.send(self.protocol.send(code, stdin=stdin))
+
+    def recover(self) -> None:
+        """Make an interrupted shell report."""
+        if self._transport is not None:
+            self._transport.send(self.protocol.recover())
+
+    def receive(self, timeout: float | None) -> Iterator[Event]:
+        """Yield what has come for the running cell; what belongs to no cell is kept here."""
+        assert self._transport is not None
+        protocol = self.protocol
+        for stream, data in self._transport.receive(timeout):
+            for event in protocol.receive(stream, data):
+                if isinstance(event, LateOutput):
+                    self._keep(event)
+                elif isinstance(event, Initialized):
+                    self._initialized(event.restored)
+                else:
+                    yield event
+
+    def wake(self) -> None:
+        """Make a waiting `receive` return; from any thread."""
+        transport = self._transport
+        if transport is not None:
+            transport.wake()
+
+    def _initialized(self, restored: bool) -> None:
+        if self._restoring and not restored:
+            self.notes.append(f"the new shell has {NOT_KEPT}")
+        self._restoring = False
+
+    # ---- between cells
+
+    def late_output(self) -> list[LateOutput]:
+        """Take what background jobs have printed between cells."""
+        taken = []
+        while self._late:
+            taken.append(self._late.popleft())
+        self._late_size = 0
+        return taken
+
+    def _keep(self, event: LateOutput) -> None:
+        self._late.append(event)
+        self._late_size += len(event.data)
+        while self._late_size > _LATE_MAX:
+            self._late_size -= len(self._late.popleft().data)
+            note = f"background jobs printed more than {_LATE_MAX >> 20} MB between cells; the oldest of it is lost"
+            if note not in self.notes:
+                self.notes.append(note)
+
+    def watch(self, on: bool) -> None:
+        """Let the process's watcher read while no cell runs, or stop it."""
+        if self._watched >= 0:
+            watcher().remove(self._watched)
+            self._watched = -1
+        if on and self._transport is not None:
+            self._watched = self._transport.fileno()
+            watcher().add(self._watched, self._drain)
+
+    def _drain(self) -> None:
+        """Read what came between cells; called by the watcher."""
+        if not self.io.acquire(blocking=False):
+            return  # a run has begun, and stops the watcher in this moment
+        try:
+            if self._watched < 0 or self._transport is None:
+                return
+            for event in self.receive(0):
+                if isinstance(event, Died):
+                    self.notes.append(BETWEEN + KEPT)
+                    self.restart()
+                elif isinstance(event, Exited):
+                    self.notes.append(BETWEEN + KEPT)
+                    self.drop()
+        except ProtocolError as error:
+            self.notes.append(f"{error}; {BETWEEN}{KEPT}")
+            self.drop()
+        finally:
+            self.io.release()

@@ -1,0 +1,326 @@
+"""`Sandbox`: the object that people hold. A machine of an engine, one session in it, files in and out."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from sandbox_magic import files
+from sandbox_magic.engines import find_engine
+from sandbox_magic.engines.base import NETWORK_SWITCH, Machine, Progress, silent
+from sandbox_magic.errors import CommandTimeout, EngineError, InvalidOptions, SessionClosed
+from sandbox_magic.facts import inside
+from sandbox_magic.protocol import LateOutput, Output
+from sandbox_magic.result import Result
+from sandbox_magic.session import Session, Tick
+from sandbox_magic.spec import Mount, SandboxSpec, parse_size
+
+# What keeps common tools from paging, prompting and drawing; the user's own values win.
+ENVIRONMENT = {
+    "DEBIAN_FRONTEND": "noninteractive",
+    "GIT_PAGER": "cat",
+    "GIT_TERMINAL_PROMPT": "0",
+    "HOME": "/root",
+    "LANG": "C.UTF-8",
+    "PAGER": "cat",
+    "PIP_NO_INPUT": "1",
+    "TERM": "dumb",
+}
+
+
+class Sandbox:
+    """An isolated place with one persistent shell.
+
+    It starts with `start`, or by itself with the first `run`; it ends with `close`, with the ``with`` block, or with
+    this process, however that ends. Thread-safe; one command at a time.
+
+    Attributes:
+        spec: The wish.
+        name: What the user calls it.
+        last: The result of the last run, also when that raised; `None` before the first.
+    """
+
+    def __init__(
+        self,
+        image: str | None = None,
+        *,
+        spec: SandboxSpec | None = None,
+        name: str = "",
+        host: str | None = None,
+        port: int = 2375,
+        on_progress: Progress = silent,
+        **wish: Any,
+    ) -> None:
+        """Describe a sandbox; nothing is started.
+
+        Args:
+            image: The image; ``debian:stable-slim`` if not given.
+            spec: A whole wish, which `image` and `wish` then change.
+            name: A name for messages.
+            host: The machine of a Docker Engine that listens on TCP without TLS; short for ``docker_host=``.
+            port: Its port.
+            on_progress: Called with one-line texts while something takes its time, and with ``""`` when it is done.
+            **wish: Any field of `SandboxSpec`; ``memory`` may be text such as ``"512m"``, ``mounts`` a list of
+                ``"SRC:DST[:rw]"``, ``env`` a mapping.
+
+        Raises:
+            InvalidOptions: A field is unknown or its value cannot be.
+        """
+        if image is not None:
+            wish["image"] = image
+        if host is not None:
+            wish.setdefault("docker_host", f"tcp://{host}:{port}")
+        self.spec = _spec(spec or SandboxSpec(), wish)
+        self.name = name
+        self.last: Result | None = None
+        self._on_progress = on_progress
+        self._lock = threading.RLock()
+        self._machine: Machine | None = None
+        self._session: Session | None = None
+        self._closed = False
+        self._online = self.spec.network or self.spec.limits.online
+        self._notes: list[str] = []
+
+    # ---- life
+
+    @property
+    def started(self) -> bool:
+        """Whether it runs."""
+        return self._session is not None and not self._session.closed
+
+    @property
+    def online(self) -> bool:
+        """Whether the sandbox as a whole is on the network."""
+        return self._online
+
+    def start(self) -> Sandbox:
+        """Start it if it does not run, and return it.
+
+        Raises:
+            EngineUnavailable: No engine answers.
+            ImageNotFound: The image cannot be had.
+            EngineError: The engine refused.
+            SessionClosed: It was closed.
+        """
+        with self._lock:
+            if self._closed:
+                raise SessionClosed("this sandbox is closed; make a new one")
+            if not self.started:
+                self._start()
+        return self
+
+    def _start(self) -> None:
+        self._end()
+        self._on_progress("starting the sandbox")
+        try:
+            spec = replace(self.spec, network=self._online)
+            machine = find_engine(spec).start(spec, name=self.name, progress=self._on_progress)
+            session = Session(machine, env=ENVIRONMENT | dict(spec.env), shell=spec.shell)
+            try:
+                session.open()
+            except BaseException:
+                machine.close()
+                raise
+            self._machine, self._session = machine, session
+        finally:
+            self._on_progress("")
+
+    def _end(self) -> None:
+        session, self._session = self._session, None
+        machine, self._machine = self._machine, None
+        if session is not None:
+            session.close()
+        if machine is not None:
+            machine.close()
+
+    def reset(self) -> None:
+        """End what there is and start afresh from the image, with the same wish."""
+        with self._lock:
+            self._online = self.spec.network or self.spec.limits.online
+            if self._closed:
+                raise SessionClosed("this sandbox is closed; make a new one")
+            self._end()
+            self._start()
+
+    def close(self) -> None:
+        """End it with everything in it. Again is allowed.
+
+        Raises:
+            EngineError: The engine could not be told; the sandbox ends with this process all the same.
+        """
+        self._closed = True
+        session = self._session
+        if session is not None:
+            session.close()  # first, and without the lock: a command may be running
+        with self._lock:
+            self._end()
+
+    def __enter__(self) -> Sandbox:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # ---- commands
+
+    def run(
+        self,
+        code: str,
+        *,
+        timeout: float | None = None,
+        stdin: str | bytes | None = None,
+        check: bool = False,
+        on_output: Callable[[Output], object] | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        network: bool = False,
+        tick: Tick | None = None,
+    ) -> Result:
+        """Run any shell text in the persistent shell and return what it did.
+
+        Args:
+            code: One line or many; `cd`, variables and functions stay for the next run.
+            timeout: Seconds; then it is stopped, by SIGINT first.
+            stdin: What it reads; end of file at once if `None`.
+            check: Raise if the exit code is not 0.
+            on_output: Called in this thread with each `Output` as it comes.
+            env: Exported before, and kept, as ``export`` does.
+            cwd: Where the shell goes before, and stays, as ``cd`` does.
+            network: Be online for this one run.
+            tick: For displays: see `Session.run`.
+
+        Raises:
+            CommandFailed: With `check`, when the exit code is not 0 or unknown.
+            CommandTimeout: It did not finish in time; with the partial result.
+            KeyboardInterrupt: It was interrupted; `last` has the result.
+            SessionBusy: Another thread runs a command here.
+            EngineError: The engine failed.
+        """
+        given = stdin.encode() if isinstance(stdin, str) else stdin
+        session = self._running()
+        switch = network and not self._online
+        try:
+            if switch:
+                self._connect(True)
+            try:
+                self.last = session.run(
+                    code, timeout=timeout, stdin=given, on_output=on_output, env=env, cwd=cwd, tick=tick
+                )
+            except CommandTimeout as error:
+                self.last = error.result
+                raise
+            except KeyboardInterrupt:
+                self.last = session.last
+                raise
+            finally:
+                self._add_notes()
+                if switch and not session.closed:
+                    self._connect(False)
+        except EngineError:
+            if self._machine is None or self._machine.alive():
+                raise
+            self._end()
+            raise
+        return self.last.check() if check else self.last
+
+    def interrupt(self) -> None:
+        """Stop the running command, from another thread; again: harder. Nothing happens when none runs."""
+        session = self._session
+        if session is not None:
+            session.interrupt()
+
+    def late_output(self) -> list[LateOutput]:
+        """Take what background jobs have printed between commands."""
+        return self._session.late_output() if self._session is not None else []
+
+    def _running(self) -> Session:
+        with self._lock:
+            gone = self._session is not None and not self._session.usable()
+            if gone:
+                self._end()
+                self._notes.append("the sandbox had ended since the last cell; this is a new one, its files are new too")
+            self.start()
+            assert self._session is not None
+            return self._session
+
+    def _add_notes(self) -> None:
+        if self._notes and self.last is not None:
+            self.last = replace(self.last, notes=(*self._notes, *self.last.notes))
+            self._notes = []
+
+    # ---- files, network, facts
+
+    def put(self, source: str | Path, target: str) -> None:
+        """Copy a host file or folder into the sandbox.
+
+        Args:
+            source: The file or folder here.
+            target: Where to: a folder if it ends with a slash, else the new name; relative to the first directory.
+
+        Raises:
+            TransferError: It cannot be read or written, or holds what cannot be copied.
+        """
+        self.start()
+        assert self._machine is not None
+        files.put(self._machine, Path(source), target, cwd=self.spec.cwd)
+
+    def get(self, source: str, target: str | Path = ".") -> list[Path]:
+        """Copy a file or folder out of the sandbox; return the files that were written.
+
+        Args:
+            source: The file or folder inside; relative to the first directory.
+            target: An existing folder, or the new name.
+
+        Raises:
+            TransferError: It is not there, or holds links, devices or names that are refused.
+        """
+        self.start()
+        assert self._machine is not None
+        return files.get(self._machine, source, Path(target), cwd=self.spec.cwd)
+
+    def network(self, online: bool) -> None:
+        """Put the whole sandbox on the network, or take it off, until told otherwise."""
+        with self._lock:
+            self.start()
+            self._connect(online)
+            self._online = online
+
+    def _connect(self, online: bool) -> None:
+        assert self._machine is not None
+        if NETWORK_SWITCH not in self._machine.capabilities:
+            raise InvalidOptions("this engine has no network to switch; use engine='docker' for a sandbox that goes online")
+        self._on_progress("connecting the network" if online else "")
+        try:
+            self._machine.network(online)
+        finally:
+            self._on_progress("")
+
+    def status(self) -> dict[str, object]:
+        """Return facts, from the engine and from inside; starts nothing."""
+        if self._machine is None or self._session is None or not self._session.usable():
+            return {"running": False, "image": self.spec.image, "profile": self.spec.profile}
+        known = {"running": True, "name": self.name, "profile": self.spec.profile, "shell": self._session.shell}
+        return known | self._machine.describe() | inside(self._session.control)
+
+    def __repr__(self) -> str:
+        return f"Sandbox({self.spec.image!r}, {'running' if self.started else 'not running'})"
+
+
+def _spec(spec: SandboxSpec, wish: dict[str, Any]) -> SandboxSpec:
+    """Return `spec` with the fields in `wish` changed; texts and mappings are accepted for the awkward ones."""
+    known = {field.name for field in fields(SandboxSpec)}
+    if unknown := sorted(set(wish) - known):
+        raise InvalidOptions(f"unknown: {', '.join(unknown)}; a sandbox takes {', '.join(sorted(known))}")
+    if isinstance(wish.get("memory"), str):
+        wish["memory"] = parse_size(wish["memory"])
+    if isinstance(wish.get("env"), Mapping):
+        wish["env"] = tuple(wish["env"].items())
+    if "mounts" in wish:
+        wish["mounts"] = tuple(mount if isinstance(mount, Mount) else Mount.parse(mount) for mount in wish["mounts"])
+    return replace(spec, **wish)

@@ -1,0 +1,332 @@
+"""`Session`: one persistent shell. It runs one cell at a time, stops it when told, and survives the shell's end."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from sandbox_magic.capture import Capture
+from sandbox_magic.control import ControlShell
+from sandbox_magic.engines.base import Machine
+from sandbox_magic.errors import CommandTimeout, InvalidOptions, SessionBusy, SessionClosed, ShellExited
+from sandbox_magic.interrupts import deferred_interrupts
+from sandbox_magic.ladder import Ladder
+from sandbox_magic.link import BETWEEN, KEPT, ShellLink
+from sandbox_magic.protocol import Died, Event, Exited, Finished, LateOutput, Output, Started
+from sandbox_magic.result import Result
+from sandbox_magic.spec import check_env
+
+_BEGIN_SECONDS = 1.0  # how long an interrupt waits for a cell that has not begun
+_PREPARE_SECONDS = 10.0
+_CLOSE_SECONDS = 2.0  # how long a close waits for a running cell to let go; its machine ends it in any case
+_ATTEMPTS = 3
+
+ENDED = "the shell ended with this cell; the next cell gets a new one in the same sandbox, with "
+
+Tick = Callable[[], float | None]
+
+
+@dataclass(slots=True)
+class _Run:
+    """One cell on its way."""
+
+    code: str
+    ladder: Ladder
+    capture: Capture = field(default_factory=Capture)
+    on_output: Callable[[Output], object] | None = None
+    stdin: bytes | None = None
+    tick: Tick | None = None
+    deadline: float | None = None
+    sent_at: float = 0.0
+    duration: float = 0.0
+    shell_pid: int = 0
+    attempts: int = 0
+    done: bool = False
+    exit_code: int | None = None
+    shell_ended: bool = False
+    timed_out: bool = False
+    interrupted: bool = False
+    error: BaseException | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def finish(self, exit_code: int | None, *note: str, shell_ended: bool = False) -> None:
+        """Say how it ended."""
+        self.done, self.exit_code, self.shell_ended = True, exit_code, shell_ended
+        self.duration = time.monotonic() - self.sent_at
+        self.notes += note
+
+
+class Session:
+    """One persistent shell in a machine. Thread-safe: one `run` at a time, `interrupt` and `close` from anywhere.
+
+    Attributes:
+        last: The result of the last run, also when that raised.
+    """
+
+    def __init__(self, machine: Machine, *, env: Mapping[str, str] | None = None, shell: str | None = None) -> None:
+        """Make a session; the shell starts with `open` or the first `run`.
+
+        Args:
+            machine: The sandbox.
+            env: The shell's first environment.
+            shell: Its name or path; bash where there is one, else sh.
+        """
+        self.last: Result | None = None
+        self._link = ShellLink(machine, env=env or {}, shell=shell)
+        self._busy = threading.Lock()
+        self._requests = 0
+        self._owner = os.getpid()
+        self._closed = False
+
+    @property
+    def control(self) -> ControlShell:
+        """The shell beside the session's."""
+        return self._link.control
+
+    @property
+    def shell(self) -> str:
+        """The name of the session's shell; empty before it runs."""
+        return self._link.protocol.shell
+
+    def open(self) -> None:
+        """Start the shell if there is none.
+
+        Raises:
+            StartTimeout: It did not answer in 30 s.
+            ShellExited: It ended at once.
+        """
+        with self._link.io:
+            self._link.ensure()
+            self._link.watch(True)
+
+    def run(
+        self,
+        code: str,
+        *,
+        timeout: float | None = None,
+        stdin: bytes | None = None,
+        on_output: Callable[[Output], object] | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        tick: Tick | None = None,
+    ) -> Result:
+        """Run a cell to its end and return what it did.
+
+        Args:
+            code: Any shell text.
+            timeout: Seconds; then the interrupt ladder.
+            stdin: What the cell reads; end of file at once if `None`.
+            on_output: Called in this thread with each piece of output as it comes. What it raises stops the cell.
+            env: Exported before the cell, and kept, as ``export`` does.
+            cwd: Where the shell goes before the cell, and stays, as ``cd`` does.
+            tick: Called while waiting; does what is due and returns in how many seconds it wants to be called again.
+
+        Raises:
+            SessionBusy: Another cell runs.
+            SessionClosed: The session was closed, or belongs to the process that this one was forked from.
+            CommandTimeout: With the partial result.
+            KeyboardInterrupt: It was interrupted in the main thread; `last` holds the result.
+        """
+        if self._owner != os.getpid():
+            raise SessionClosed("this session belongs to the process that this one was forked from")
+        if not self._busy.acquire(blocking=False):
+            raise SessionBusy("a command is still running in this session; wait for it, interrupt it, or use another")
+        try:
+            if self._closed:
+                raise SessionClosed("this session is closed")
+            with deferred_interrupts(self._request), self._link.io:
+                self._link.watch(False)
+                self._requests = 0
+                if env or cwd:
+                    self._prepare(env or {}, cwd)
+                run = _Run(code, self._ladder(), on_output=on_output, stdin=stdin, tick=tick)
+                self._execute(run, timeout)
+                self.last = result = self._result(run)
+                self._link.watch(not self._closed)
+        finally:
+            self._busy.release()
+        if run.error is not None:
+            raise run.error
+        if run.timed_out and timeout is not None:
+            raise CommandTimeout(result, timeout)
+        return result
+
+    def interrupt(self) -> None:
+        """Stop the running cell; again: take the next, harder step at once. Nothing happens when none runs."""
+        if self._busy.locked():
+            self._request()
+
+    def late_output(self) -> list[LateOutput]:
+        """Take what background jobs have printed between cells."""
+        return self._link.late_output()
+
+    def close(self) -> None:
+        """Close the streams; the machine ends what runs in it. A running cell ends with `SessionClosed`."""
+        self._closed = True
+        self._link.wake()
+        if self._link.io.acquire(timeout=_CLOSE_SECONDS):
+            try:
+                self._link.drop()
+            finally:
+                self._link.io.release()
+        self._link.control.close()
+
+    def _request(self) -> None:
+        self._requests += 1
+        self._link.wake()
+
+    def _ladder(self) -> Ladder:
+        return Ladder(self._link.control, self._link.recover)
+
+    def _prepare(self, env: Mapping[str, str], cwd: str | None) -> None:
+        """Export and change directory in a run of its own, which leaves ``$?`` alone."""
+        check_env(dict(env))
+        lines = [f"\\export {name}={shlex.quote(value)}" for name, value in env.items()]
+        if cwd:
+            lines.append(f"\\cd -- {shlex.quote(cwd)}")
+        self._link.ensure()
+        status = self._link.protocol.last_exit_code
+        run = _Run(" &&\n".join(lines), self._ladder())
+        self._execute(run, _PREPARE_SECONDS)
+        self._link.protocol.last_exit_code = status
+        if run.exit_code != 0:
+            said = run.capture.output().decode(errors="replace").strip()
+            raise InvalidOptions(f"the cell was not run, its env or cwd cannot be set: {said[-300:]}")
+
+    # ---- the pump
+
+    def _send(self, run: _Run) -> None:
+        run.attempts += 1
+        if run.attempts > _ATTEMPTS:
+            raise ShellExited("the shell of the sandbox ended again and again before it could run the cell")
+        self._link.ensure()
+        run.sent_at = time.monotonic()
+        self._link.send(run.code, run.stdin)
+
+    def _execute(self, run: _Run, timeout: float | None) -> None:
+        """Send the cell and pump until it is done."""
+        answered = 0
+        try:
+            self._send(run)
+            if timeout is not None:
+                run.deadline = run.sent_at + timeout
+            while not run.done:
+                self._pump(run, self._wait(run))
+                if run.done:
+                    return
+                if self._closed:
+                    raise SessionClosed("the session was closed while a command was running")  # noqa: TRY301
+                asked, answered = self._requests > answered, self._requests
+                run.interrupted |= asked
+                if run.deadline is not None and time.monotonic() >= run.deadline:
+                    run.deadline, run.timed_out, asked = None, True, True
+                asked |= run.error is not None and not run.ladder.climbing
+                if asked or run.ladder.climbing:
+                    self._climb(run, now=asked)
+        finally:
+            if not run.done:  # whatever went wrong here: what still runs must not print into the next cell
+                self._link.drop()
+
+    def _pump(self, run: _Run, wait: float | None) -> None:
+        for event in self._link.receive(wait):
+            self._take(event, run)
+
+    def _wait(self, run: _Run) -> float | None:
+        """Return how long to wait for the next bytes."""
+        wait = run.tick() if run.tick is not None else None
+        if run.deadline is None and not run.ladder.climbing:
+            return wait
+        waits = [] if wait is None else [wait]
+        if run.deadline is not None:
+            waits.append(run.deadline - time.monotonic())
+        if run.ladder.climbing:
+            waits.append(run.ladder.wait())
+        return min(waits)
+
+    def _climb(self, run: _Run, *, now: bool) -> None:
+        begin = run.sent_at + _BEGIN_SECONDS
+        while not run.done and not run.shell_pid and (left := begin - time.monotonic()) > 0:
+            self._pump(run, left)  # it is about to begin
+        if run.done:
+            return
+        ticks = int((time.monotonic() - run.sent_at) * 100) + 1
+        run.ladder.climb(run.shell_pid, self._link.protocol.supervisor_pid, ticks, now=now)
+        if run.ladder.exhausted:
+            self._link.machine.close()
+            self._lost(run, "nothing else could stop it, so the sandbox was ended; its files are lost")
+
+    def _take(self, event: Event, run: _Run) -> None:
+        match event:
+            case Output():
+                run.capture.add(event)
+                self._show(event, run)
+            case Started(pid):
+                run.shell_pid = pid
+            case Finished(code):
+                run.finish(code)
+            case Died(code) if run.shell_pid:
+                run.finish(code, ENDED + KEPT, shell_ended=True)
+                self._link.restart()
+            case Exited() if run.shell_pid:
+                self._stream_ended(run)
+            case Died() | Exited():
+                self._never_began(event, run)
+
+    def _show(self, event: Output, run: _Run) -> None:
+        if run.on_output is None or run.error is not None:
+            return
+        try:
+            run.on_output(event)
+        except BaseException as error:  # noqa: BLE001 # the cell is stopped first, then this is raised
+            run.error = error
+
+    def _never_began(self, event: Event, run: _Run) -> None:
+        """The shell was gone before the cell reached it: nothing was run, so it may be sent again."""
+        if isinstance(event, Exited):
+            self._link.drop()
+            if not self._link.machine.alive():
+                self._lost(run, "the sandbox has ended; this cell was not run")
+                return
+        self._link.notes.append(BETWEEN + KEPT)
+        self._send(run)
+
+    def _stream_ended(self, run: _Run) -> None:
+        """The supervisor went with the shell; a new one is opened, unless the sandbox is gone."""
+        code = self._link.exit_code()
+        if self._link.machine.alive():
+            self._link.drop()
+            run.finish(code, ENDED + KEPT, shell_ended=True)
+        else:
+            self._lost(run, "the sandbox itself has ended during this cell; its files are lost")
+
+    def _lost(self, run: _Run, why: str) -> None:
+        self._link.drop()
+        self._closed = True
+        run.finish(None, f"{why}; the next cell starts a new sandbox", shell_ended=True)
+
+    def _result(self, run: _Run) -> Result:
+        notes, self._link.notes = self._link.notes, []
+        return Result(
+            code=run.code,
+            exit_code=run.exit_code,
+            duration=run.duration,
+            captured=run.capture,
+            timed_out=run.timed_out,
+            interrupted=run.interrupted,
+            stopped_by=run.ladder.reached,
+            shell_ended=run.shell_ended,
+            notes=(*notes, *run.notes),
+        )
+
+    @property
+    def closed(self) -> bool:
+        """Whether it can run nothing any more."""
+        return self._closed
+
+    def usable(self) -> bool:
+        """Whether it can run a cell; asks the engine only if the stream was lost."""
+        return not self._closed and (self._busy.locked() or self._link.connected or self._link.machine.alive())

@@ -1,0 +1,178 @@
+"""`SandboxSpec`: the wish for a sandbox, validated and frozen; and the three profiles."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from sandbox_magic.errors import InvalidOptions
+
+_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# Folders whose contents let a sandbox read secrets or act on the host. Everything below /proc, /sys and /dev too.
+_CLOSED_FOLDERS = ("/", "/etc", "/root", "/home", "/var", "/run", "/usr", "/boot", "/var/run", "/var/lib")
+_CLOSED_TREES = ("/proc", "/sys", "/dev", "/boot", "/run/docker", "/var/run/docker", "/var/lib/docker")
+
+
+def parse_size(text: str | int) -> int:
+    """Return a size in bytes: ``"512m"`` is 512 * 1024 * 1024.
+
+    Raises:
+        InvalidOptions: Not a number with one of the units b, k, m, g, t.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([bkmgt]?)(?:i?b)?", str(text).strip().lower())
+    if not match:
+        raise InvalidOptions(f"{text!r} is not a size; write bytes or a number with k, m or g, such as 512m")
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A file or folder of the host, shown inside; read-only unless asked otherwise.
+
+    Attributes:
+        source: Its absolute path on the host, links resolved.
+        target: Where it appears, an absolute path.
+        writable: Whether the sandbox may change it.
+    """
+
+    source: str
+    target: str
+    writable: bool = False
+
+    def __post_init__(self) -> None:
+        source = Path(self.source).expanduser()
+        if not source.exists():
+            raise InvalidOptions(f"mount: {self.source} does not exist on this machine")
+        path = str(source.resolve())
+        object.__setattr__(self, "source", path)
+        if not PurePosixPath(self.target).is_absolute() or ".." in PurePosixPath(self.target).parts:
+            raise InvalidOptions(f"mount: the target {self.target!r} must be an absolute path inside the sandbox")
+        if reason := _danger(Path(path)):
+            raise InvalidOptions(f"mount: {path} is refused: {reason}. Copy what you need with put, or name a subfolder.")
+
+    @classmethod
+    def parse(cls, text: str) -> Mount:
+        """Return the mount that ``SRC:DST[:ro|:rw]`` describes."""
+        parts = text.split(":")
+        mode = parts.pop() if len(parts) == 3 else "ro"
+        if len(parts) != 2 or mode not in ("ro", "rw"):
+            raise InvalidOptions(f"mount {text!r}: write SRC:DST, or SRC:DST:rw to let the sandbox change it")
+        return cls(parts[0], parts[1], mode == "rw")
+
+
+def _danger(path: Path) -> str:
+    """Return why this host path may not be shown inside; empty if it may."""
+    text = str(path)
+    if text in _CLOSED_FOLDERS or path == Path.home().resolve():
+        return "the whole folder holds secrets or programs of the host"
+    if any(text == tree or text.startswith(tree + "/") for tree in _CLOSED_TREES):
+        return "it lets a sandbox act on the host"
+    if path.is_socket() or text.endswith(("docker.sock", "podman.sock", "containerd.sock")):
+        return "a socket of an engine gives away the host"
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What a sandbox may do and use, before single options change it.
+
+    Attributes:
+        user: The session's user; `None` is the image's own.
+        capabilities: What root inside keeps; `None` is the engine's default set less `dropped`.
+        dropped: What is taken from the engine's default set where `capabilities` is `None`.
+        memory: Memory and swap together, in bytes.
+        pids: How many processes and threads.
+        read_only: Whether the root file system is read-only, with bounded /tmp, /run and /work in memory.
+        online: Whether it starts with a network.
+    """
+
+    user: str | None
+    capabilities: tuple[str, ...] | None
+    memory: int
+    pids: int
+    cpus: float
+    dropped: tuple[str, ...] = ()
+    read_only: bool = False
+    online: bool = False
+
+
+PROFILES = {
+    "sealed": Profile(user="10001:10001", capabilities=(), memory=2 << 30, pids=256, cpus=1.0, read_only=True),
+    # apt, dpkg and pip work with exactly these five (measured: see docs/security.md).
+    "standard": Profile(
+        user="0:0",
+        capabilities=("CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"),
+        memory=4 << 30,
+        pids=1024,
+        cpus=2.0,
+    ),
+    "open": Profile(
+        user=None, capabilities=None, dropped=("NET_RAW", "MKNOD"), memory=8 << 30, pids=4096, cpus=2.0, online=True
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxSpec:
+    """The wish for a sandbox.
+
+    Attributes:
+        image: The image, where the engine has images.
+        engine: ``"auto"`` takes the first that answers.
+        profile: ``"sealed"``, ``"standard"`` or ``"open"``.
+        network: Online from the start and until told otherwise.
+        memory: Limit of memory and swap together, in bytes; `None` is the profile's.
+        cpus: How many processors' time; `None` is the profile's, or what the engine has if that is less.
+        pids: How many processes and threads; `None` is the profile's.
+        mounts: Host files and folders shown inside.
+        env: Environment of the session.
+        user: ``NAME``, ``UID`` or ``UID:GID`` of the session; `None` is the profile's.
+        cwd: Where the session starts.
+        shell: The session's shell; `None` is bash where the image has it, else sh.
+        docker_host: The engine's endpoint; `None` leaves it to environment and context.
+    """
+
+    image: str = "debian:stable-slim"
+    engine: str = "auto"
+    profile: str = "standard"
+    network: bool = False
+    memory: int | None = None
+    cpus: float | None = None
+    pids: int | None = None
+    mounts: tuple[Mount, ...] = ()
+    env: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # may hold secrets
+    user: str | None = None
+    cwd: str = "/work"
+    shell: str | None = None
+    docker_host: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.profile not in PROFILES:
+            raise InvalidOptions(f"profile {self.profile!r} is unknown; choose one of {', '.join(PROFILES)}")
+        if not self.image or self.image.startswith("-") or any(char.isspace() for char in self.image):
+            raise InvalidOptions(f"{self.image!r} is not the name of an image")
+        if self.memory is not None and self.memory < 6 << 20:
+            raise InvalidOptions("memory: at least 6m, or no shell can start")
+        if self.cpus is not None and not 0.01 <= self.cpus <= 1024:
+            raise InvalidOptions("cpus: a number from 0.01 up, such as 1.5")
+        if self.pids is not None and self.pids < 8:
+            raise InvalidOptions("pids: at least 8: the session itself needs some")
+        if not PurePosixPath(self.cwd).is_absolute():
+            raise InvalidOptions(f"cwd: {self.cwd!r} must be an absolute path inside the sandbox")
+        check_env(dict(self.env))
+
+    @property
+    def limits(self) -> Profile:
+        """The profile that was chosen."""
+        return PROFILES[self.profile]
+
+
+def check_env(env: dict[str, str]) -> None:
+    """Raise `InvalidOptions` unless the names are variable names and the values have no NUL."""
+    for name, value in env.items():
+        if not _NAME.fullmatch(name):
+            raise InvalidOptions(f"env: {name!r} cannot be the name of a shell variable")
+        if "\0" in value:
+            raise InvalidOptions(f"env: the value of {name} holds a NUL character")

@@ -1,0 +1,242 @@
+"""A full-duplex byte stream to a process inside a sandbox, with one reader.
+
+`MultiplexedSocket` speaks the framing of a Docker exec or attach without a terminal. `Watcher` is the one thread of
+this process that reads idle transports, because an engine blocks a sandbox whose output nobody reads (Docker: after
+1 MB).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import selectors
+import socket
+import ssl
+import struct
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Protocol
+
+from sandbox_magic.errors import EngineError
+from sandbox_magic.protocol import STDERR, STDOUT
+
+_READ = 1 << 20
+_WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+Chunk = tuple[str, bytes]  # stream and bytes; no bytes: the stream has ended
+
+
+class Transport(Protocol):
+    """What a session needs of a stream. One thread at a time reads; `wake` and `close` may come from any."""
+
+    def fileno(self) -> int:
+        """Return the descriptor that becomes readable when something arrives."""
+
+    def send(self, data: bytes) -> None:
+        """Queue bytes and send what the other side takes now; `receive` sends the rest."""
+
+    def pending(self) -> int:
+        """Return how many bytes are queued and not sent."""
+
+    def receive(self, timeout: float | None) -> list[Chunk]:
+        """Return what has arrived, waiting at most `timeout` seconds; empty after `wake` or the time."""
+
+    def wake(self) -> None:
+        """Make a waiting `receive` return."""
+
+    def exit_code(self) -> int | None:
+        """Return the process's exit code once its streams have ended; `None` if the engine does not know."""
+
+    def close(self) -> None:
+        """Close the stream; again is allowed."""
+
+
+_inherited: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+
+
+def close_in_child(sock: socket.socket) -> socket.socket:
+    """Let a forked child close its copy: held open there, it would keep the sandbox alive after this process."""
+    _inherited.add(sock)
+    return sock
+
+
+def _close_inherited() -> None:
+    for sock in _inherited:
+        with contextlib.suppress(OSError):
+            os.close(sock.detach())  # the descriptor only: a shutdown would end the parent's connection
+
+
+os.register_at_fork(after_in_child=_close_inherited)
+
+
+class MultiplexedSocket:
+    """A hijacked Docker connection: each frame is a stream number, a length and a payload."""
+
+    def __init__(self, sock: socket.socket, *, exit_code: Callable[[], int | None], keep: object = None) -> None:
+        """Take over `sock`. `keep` is held as long as this object: closing it would close the socket."""
+        sock.setblocking(False)
+        self._sock = close_in_child(sock)
+        self._exit_code = exit_code
+        self._keep = keep
+        self._outgoing = bytearray()
+        self._header = b""
+        self._left = 0
+        self._stream = STDOUT
+        self._ended = False
+        self._wake_in, self._wake_out = os.pipe()
+        os.set_blocking(self._wake_in, False)
+        os.set_blocking(self._wake_out, False)
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
+        self._poll.register(self._wake_in, select.POLLIN)
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def send(self, data: bytes) -> None:
+        if not self._outgoing:
+            try:
+                sent = self._sock.send(data)
+            except _WOULD_BLOCK:
+                sent = 0
+            except OSError:
+                return  # the read side reports the end, with what came before it
+            data = data[sent:]
+        if data:
+            self._outgoing += data
+            self._poll.modify(self._sock, select.POLLIN | select.POLLOUT)
+
+    def pending(self) -> int:
+        return len(self._outgoing)
+
+    def receive(self, timeout: float | None) -> list[Chunk]:
+        if self._ended:
+            return [(STDOUT, b""), (STDERR, b"")]
+        if isinstance(self._sock, ssl.SSLSocket) and self._sock.pending():
+            timeout = 0
+        ready = dict(self._poll.poll(None if timeout is None else max(0.0, timeout) * 1000))
+        if self._wake_in in ready:
+            os.read(self._wake_in, 4096)
+        if ready.get(self._sock.fileno(), 0) & select.POLLOUT:
+            self._flush()
+        try:
+            data = self._sock.recv(_READ)
+        except _WOULD_BLOCK:
+            return []
+        except OSError:
+            data = b""
+        if not data:
+            self._ended = True
+            return [(STDOUT, b""), (STDERR, b"")]
+        return self._frames(data)
+
+    def _flush(self) -> None:
+        try:
+            while self._outgoing:
+                del self._outgoing[: self._sock.send(self._outgoing[:_READ])]
+        except _WOULD_BLOCK:
+            return
+        except OSError:
+            self._outgoing.clear()
+        self._poll.modify(self._sock, select.POLLIN)
+
+    def _frames(self, data: bytes) -> list[Chunk]:
+        if not self._left and not self._header and len(data) > 8:  # the usual case: whole frames, one or a few
+            number, length = struct.unpack_from(">BxxxI", data)
+            if length == len(data) - 8 and number in (1, 2):
+                return [(STDERR if number == 2 else STDOUT, data[8:])]
+        chunks: list[Chunk] = []
+        at = 0
+        while at < len(data):
+            if self._left:
+                piece = data[at : at + self._left]
+                chunks.append((self._stream, piece))
+                self._left -= len(piece)
+                at += len(piece)
+            else:
+                more = 8 - len(self._header)
+                self._header += data[at : at + more]
+                at += more
+                if len(self._header) == 8:
+                    number, self._left = struct.unpack(">BxxxI", self._header)
+                    if number > 2:
+                        raise EngineError("the engine's stream is not in Docker's frame format")
+                    self._stream = STDERR if number == 2 else STDOUT
+                    self._header = b""
+        return chunks
+
+    def wake(self) -> None:
+        try:
+            os.write(self._wake_out, b"x")
+        except OSError:
+            return  # full: the reader wakes anyway; closed: there is no reader
+
+    def exit_code(self) -> int | None:
+        return self._exit_code()
+
+    def close(self) -> None:
+        if self._wake_in < 0:
+            return
+        self._ended = True
+        try:
+            self._sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # the other side was faster
+        self._sock.close()
+        self._keep = None
+        for fd in (self._wake_in, self._wake_out):
+            os.close(fd)
+        self._wake_in = self._wake_out = -1
+
+
+class Watcher:
+    """One daemon thread that calls back when an idle transport has something to read.
+
+    A callback is called from that thread and must read, else it is called again at once.
+    """
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._thread: threading.Thread | None = None
+        self._start = threading.Lock()
+
+    def add(self, fd: int, callback: Callable[[], None]) -> None:
+        """Watch a descriptor until `remove`."""
+        self._selector.register(fd, selectors.EVENT_READ, callback)
+        if self._thread is None:
+            with self._start:
+                if self._thread is None:
+                    self._thread = threading.Thread(target=self._loop, name="sandbox-watcher", daemon=True)
+                    self._thread.start()
+
+    def remove(self, fd: int) -> None:
+        """Stop watching; a callback may still be on its way."""
+        try:
+            self._selector.unregister(fd)
+        except (KeyError, ValueError, OSError):
+            return  # closed meanwhile
+
+    def _loop(self) -> None:
+        # epoll and kqueue take changes from other threads while this one waits.
+        while True:
+            for key, _ in self._selector.select():
+                key.data()
+
+
+_watcher: Watcher | None = None
+
+
+def watcher() -> Watcher:
+    """Return this process's watcher."""
+    global _watcher  # noqa: PLW0603 # one for the process, made on first use, and anew after a fork
+    if _watcher is None:
+        _watcher = Watcher()
+        os.register_at_fork(after_in_child=_forget)
+    return _watcher
+
+
+def _forget() -> None:
+    global _watcher  # noqa: PLW0603 # the thread did not come along
+    _watcher = None

@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Make sure that the programs are there that the tests use besides Python packages: bubblewrap and Chromium.
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+has_chromium() { has chromium || has chromium-browser || has google-chrome || playwright_has_one; }
+
+playwright_has_one() {
+    "$repo/.venv/bin/python" - 2>/dev/null <<'PYTHON'
+import pathlib
+import sys
+
+from playwright.sync_api import sync_playwright
+
+with sync_playwright() as playwright:
+    sys.exit(not pathlib.Path(playwright.chromium.executable_path).exists())
+PYTHON
+}
+
+if has bwrap; then
+    say "bubblewrap is there"
+elif debian_root; then
+    apt_install bubblewrap
+else
+    say "no bubblewrap here: install it to test that engine with your system's own (Linux only)"
+fi
+
+if has_chromium; then
+    say "Chromium is there"
+elif ! debian_root; then
+    say "no Chromium here: the browser tests need it ('.venv/bin/playwright install chromium')"
+elif grep -q '^ID=ubuntu' /etc/os-release; then
+    say "installing Chromium" # Ubuntu's package needs snapd
+    "$repo/.venv/bin/playwright" install --with-deps chromium >"$cache/chromium.log" 2>&1 </dev/null ||
+        fail "playwright could not install Chromium (see $cache/chromium.log)"
+else
+    apt_install chromium
+fi
