@@ -23,7 +23,7 @@ STDOUT, STDERR = "stdout", "stderr"
 STREAMS = (STDOUT, STDERR)
 
 _RS = b"\x1e"
-_TOKEN = 16  # hexadecimal digits of the session's prefix, and of a cell's token
+_TOKEN = 10  # hexadecimal digits of the session's prefix, and of a cell's token
 _SUPERVISOR = b"0" * _TOKEN
 _FENCE_MAX = 160  # bytes after the marker: a word, a number or two, or the path of a shell
 _UNKNOWN_EXIT = 128 + 31  # SIGSYS: the shell ended itself because it could not report (see shell/bash.sh)
@@ -132,27 +132,30 @@ def start_argv(name: str, shell: str | None = None) -> list[str]:
         name: Names the folder with the shell's last state; the same name finds it again after a loss.
         shell: The shell's name or path; bash where there is one, else sh.
     """
-    return ["sh", "-c", script("supervisor.sh"), "supervisor", name, shell or ""]
+    helpers = [sections(kind)[title] for kind in ("bash.sh", "posix.sh") for title in ("report", "eval", "code")]
+    return ["sh", "-c", script("supervisor.sh"), "supervisor", name, shell or "", *helpers]
 
 
 class _Lines:
-    """The lines around a cell, with everything filled in but the token."""
+    """The lines around a cell, with everything filled in but the cell and its token."""
 
     def __init__(self, shell: str, pid: int, prefix: bytes) -> None:
-        parts = sections("bash.sh" if shell.rpartition("/")[2] == "bash" else "posix.sh")
-        fds = {"OUT": 1, "ERR": 4, "EVAL": 5, "STATE": 7, "STDIN": 8, "TRAP": 9}
+        parts = sections(_script(shell))
 
         def fill(title: str) -> bytes:
-            text = parts[title].replace("@REPORT@", parts["report"])
-            for word, fd in fds.items():
-                text = text.replace(f"@{word}@", f"/proc/{pid}/fd/{fd}") if (title, word) != ("run", "STDIN") else text
-            return text.encode().replace(b"@TOKEN@", prefix + b"@TOKEN@") + b"\n"
+            text = parts[title].replace("@FD@", f"/proc/{pid}/fd").encode()
+            return text.replace(b"@TOKEN@", prefix + b"@TOKEN@") + b"\n"
 
         self.init = fill("init").replace(b"@TOKEN@", _SUPERVISOR)
-        self.text, self.input = fill("text"), fill("input")
-        self.run = b" ".join(fill(title)[:-1] for title in ("before", "run", "after")) + b"\n"
-        self.rest = fill("again") + fill("last")
-        self.stdin = f"/proc/{pid}/fd/{fds['STDIN']}".encode()
+        self.input = fill("input")
+        self.run = fill("run")
+        self.run += fill("again")
+        self.last = fill("again") + fill("last")
+        self.stdin = f"/proc/{pid}/fd/8".encode()
+
+
+def _script(shell: str) -> str:
+    return "bash.sh" if shell.rpartition("/")[2] == "bash" else "posix.sh"
 
 
 class _Stream:
@@ -257,20 +260,20 @@ class ShellProtocol:
         status = self.last_exit_code if "e" not in self._flags else 0  # with -e it would end the shell
         token = self._token = secrets.token_hex(_TOKEN // 2).encode()
         lines = self._lines
-        head = lines.text.replace(b"@CODE@", b"%d" % status).replace(b"@TEXT@", quote(text))
-        if stdin is not None:
-            head += lines.input.replace(b"@INPUT@", octal(stdin))
-        run = lines.run.replace(b"@STDIN@", b"/dev/null" if stdin is None else lines.stdin)
+        head = b"" if stdin is None else lines.input.replace(b"@INPUT@", octal(stdin))
+        run = lines.run.replace(b"@TOKEN@", token).replace(b"@CODE@", b"%d" % status)
+        run = run.replace(b"@STDIN@", b"/dev/null" if stdin is None else lines.stdin)
         self.state = State.SENT
         self._ended.clear()
-        return head + (run + lines.rest).replace(b"@TOKEN@", token)
+        return head + run.replace(b"@TEXT@", quote(text))
 
     def recover(self) -> bytes:
-        """Return the bytes that make an interrupted shell report; harmless at any other time.
+        """Return the bytes that make a shell report which has not; harmless at any other time.
 
-        To be sent after each signal: dash forgets the lines that it had read ahead when SIGINT takes it to its top level.
+        To be sent after each signal, for dash forgets the lines that it had read ahead when SIGINT takes it to its top
+        level; and once when a cell has been silent for a while, for a cell may have redefined what our lines call.
         """
-        return self._lines.rest.replace(b"@TOKEN@", self._token) if self._lines else b""
+        return self._lines.last.replace(b"@TOKEN@", self._token) if self._lines else b""
 
     def receive(self, stream: str, data: bytes) -> list[Event]:
         """Take what one stream brought and return what it means.

@@ -21,6 +21,7 @@ from sandbox_magic.result import Result
 from sandbox_magic.spec import check_env
 
 _BEGIN_SECONDS = 1.0  # how long an interrupt waits for a cell that has not begun
+_RESCUE_SECONDS = 1.0  # after which a shell that does not report is made to; see shell/bash.sh, `last`
 _PREPARE_SECONDS = 10.0
 _CLOSE_SECONDS = 2.0  # how long a close waits for a running cell to let go; its machine ends it in any case
 _ATTEMPTS = 3
@@ -41,6 +42,7 @@ class _Run:
     stdin: bytes | None = None
     tick: Tick | None = None
     deadline: float | None = None
+    rescued: bool = False
     sent_at: float = 0.0
     duration: float = 0.0
     shell_pid: int = 0
@@ -238,9 +240,15 @@ class Session:
     def _wait(self, run: _Run) -> float | None:
         """Return how long to wait for the next bytes."""
         wait = run.tick() if run.tick is not None else None
-        if run.deadline is None and not run.ladder.climbing:
+        if run.rescued and run.deadline is None and not run.ladder.climbing:
             return wait
         waits = [] if wait is None else [wait]
+        if not run.rescued:
+            left = run.sent_at + _RESCUE_SECONDS - time.monotonic()
+            if left <= 0:
+                run.rescued = True
+                self._link.recover()
+            waits.append(max(left, 0.0))
         if run.deadline is not None:
             waits.append(run.deadline - time.monotonic())
         if run.ladder.climbing:

@@ -1,44 +1,58 @@
-# What runs around a cell in bash. `\builtin` defeats aliases (the backslash) and functions (the word). Groups go to
-# /dev/null, so that neither set -x nor a DEBUG trap shows our lines. @NAMES@ are filled in by protocol.py.
-# The shell is interactive without a terminal: so it survives syntax errors, set -u, failing special builtins, and
-# SIGINT takes it to its next line instead of ending it.
+# What runs around a cell in bash. Sections without a placeholder but @FD@ are files of the supervisor, read at one
+# go; the lines are sent with each cell, and short, for bash reads a pipe byte by byte.
+#
+# `\builtin` defeats aliases (the backslash) and functions (the word). All goes to /dev/null, so that neither set -x
+# nor a DEBUG trap shows our lines. The shell is interactive without a terminal: so it survives syntax errors, set -u
+# and failing special builtins, and SIGINT takes it to its next line instead of ending it.
+#
+# The one variable, $__, says where a cell stands: "CODE TEXT" (the last exit code and the cell), "CODE FLAGS TOKEN"
+# (to be reported), nothing (reported).
+
+# After the end fences, or instead of them when an error took the shell out of the line that prints them. Then what a
+# new shell would need: the last process id (the cell's processes have later ones) and the exports. A DEBUG trap is
+# lifted between cells: it must not see our lines.
+#: report
+case $__ in *\ *)
+  case ${POSIXLY_CORRECT-} in rescue) \unset -f builtin; \unset POSIXLY_CORRECT;; esac;
+  \builtin printf '\036%s end %s\n' "${__##* }" "${__% *}" >|@FD@/1 && \builtin printf '\036%s end\n' "${__##* }" >|@FD@/4 ||
+    \builtin kill -SYS "$$" ;;
+esac;
+\builtin set +xvH;
+\builtin read -r __ </proc/loadavg;
+{ \builtin printf ': %s\n' "$__"; \builtin export -p; \builtin printf '__=restored\n'; } >|@FD@/7;
+\builtin trap -p DEBUG >|@FD@/9; \builtin trap - DEBUG;
+\builtin printf -v __ %s ''; PS0= PS1= PS2= PROMPT_COMMAND=
+
+# The cell itself. `&& :` keeps the ERR trap and set -e away from the code that is put back into $?.
+#: eval
+[[ -s @FD@/9 ]] && \builtin . @FD@/9; [[ $__ = 0\ * ]] || \builtin . @FD@/6 && \builtin :; \builtin eval "${__#* }"
+
+#: code
+\builtin return "${__%% *}"
 
 #: init
-exec >|@OUT@ 2>|@ERR@; { \builtin shopt -s execfail; \builtin set +o history +H; \builtin unset HISTFILE; PS0= PS1= PS2= PROMPT_COMMAND= __=;
-  \builtin . @STATE@; case $__ in restored) \builtin cd -- "$PWD" || __=;; esac;
-  \builtin printf '\036@TOKEN@ init %s\n' "$__" >|@OUT@; } >/dev/null 2>&1
+exec >|@FD@/1 2>|@FD@/4;
+{ \builtin shopt -s execfail; \builtin set +o history +H; \builtin unset HISTFILE; PS0= PS1= PS2= PROMPT_COMMAND= __=;
+  \builtin . @FD@/7; case $__ in restored) \builtin cd -- "$PWD" || __=;; esac;
+  \builtin printf '\036@TOKEN@ init %s\n' "$__" >|@FD@/1; __=; } >/dev/null 2>&1
 
-# The cell's text, as data; the number at its head is the last exit code. supervisor.sh holds what evaluates it.
-#: text
-{ __='@CODE@ @TEXT@'; } >/dev/null 2>&1
+# stdin of the next cell, staged before it.
 #: input
-{ \builtin printf %b '@INPUT@' >|@STDIN@ || __='125 \builtin echo "sandbox: no room for the stdin of the cell" >&2'; } >/dev/null 2>&1
+{ \builtin printf %b '@INPUT@' >|@FD@/8 || __='125 \builtin echo "sandbox: no room for the stdin of the cell" >&2'; } >/dev/null 2>&1
 
-#: before
-{ \builtin printf '\036@TOKEN@ begin %s\n' "$$" >|@OUT@; \builtin printf '\036@TOKEN@ begin\n' >|@ERR@; } >/dev/null 2>&1;
+# `||` keeps set -e and the ERR trap out. When not even /dev/null can be opened (no descriptor left), the shell ends
+# itself by a signal that nothing else uses: the exit code is then unknown, and reported as that.
 #: run
-\builtin . @EVAL@ <@STDIN@;
+{ \builtin printf '\036@TOKEN@ begin %s\n' "$$" >|@FD@/1; \builtin printf '\036@TOKEN@ begin\n' >|@FD@/4; __='@CODE@ @TEXT@'; } >/dev/null 2>&1;
+\builtin . @FD@/5 <@STDIN@;
+{ __="$? $- @TOKEN@"; \builtin printf '\036@TOKEN@ end %s\n' "${__% *}" >|@FD@/1 && \builtin printf '\036@TOKEN@ end\n' >|@FD@/4 && \builtin printf -v __ %s '' && \builtin . @FD@/3; } >/dev/null 2>&1 || \builtin kill -SYS "$$"
 
-# `||` keeps set -e and the ERR trap out of here. When not even /dev/null can be opened (no descriptor left), the
-# shell ends itself by a signal that nothing else uses: the exit code is then unknown, and reported as that.
-#: after
-{ __="$? $-"; @REPORT@; } >/dev/null 2>&1 || \builtin kill -SYS "$$"
-
-# Both fences, then what a new shell would need: the last process id (the cell's processes have later ones), exports.
-# A DEBUG trap is lifted between cells, so that it does not see our lines.
-#: report
-\builtin set +xvH;
-{ \builtin printf '\036@TOKEN@ end %s\n' "$__" >|@OUT@ && \builtin printf '\036@TOKEN@ end\n' >|@ERR@; } || \builtin kill -SYS "$$";
-\builtin read -r __ </proc/loadavg;
-{ \builtin printf ': %s\n' "$__"; \builtin export -p; \builtin printf '__=restored\n'; } >|@STATE@; \builtin trap -p DEBUG >|@TRAP@; \builtin trap - DEBUG;
-\builtin printf -v __ %s '@TOKEN@'; PS0= PS1= PS2= PROMPT_COMMAND=
-
-# After an error that took the shell out of the line above. A function named `builtin` may be the reason: in posix mode
-# unset is found before any function.
+# The next line, for an error that took the shell out of the line above.
 #: again
-{ case ${__-} in '@TOKEN@') ;; *) __="$? $-"; case :$SHELLOPTS: in *:posix:*) \unset -f builtin;;
-  *) POSIXLY_CORRECT=1; \unset -f builtin; \unset POSIXLY_CORRECT;; esac; @REPORT@;; esac; } >/dev/null 2>&1
+{ case ${__-} in *\ *) __="$? $- @TOKEN@"; \builtin . @FD@/3;; esac; } >/dev/null 2>&1 || \builtin kill -SYS "$$"
 
-# Nothing helped (a readonly __): end the shell rather than leave the client waiting.
+# Sent when nothing has been heard for a while, and after signals. Still not reported: a function named `builtin` (in
+# posix mode the special builtins are found before functions), or a readonly __: then the shell must end, rather than
+# leave the client waiting.
 #: last
-{ case ${__-} in '@TOKEN@') ;; *) \builtin kill -SYS "$$";; esac; } >/dev/null 2>&1 || \builtin kill -SYS "$$"
+{ case ${__-} in *\ *) POSIXLY_CORRECT=rescue; \. @FD@/3; case $__ in *\ *) \builtin kill -SYS "$$";; esac;; esac; } >/dev/null 2>&1

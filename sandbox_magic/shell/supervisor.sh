@@ -1,11 +1,11 @@
-# The parent of the session's shell: sh -c THIS supervisor NAME [SHELL]
+# The parent of the session's shell: sh -c THIS supervisor NAME SHELL BASH-REPORT BASH-EVAL BASH-CODE REPORT EVAL CODE
 #
 # It owns the two output streams, starts the shell on the same stdin, and says at once when the shell has ended, even
 # when a background process keeps the streams open. It does nothing while a cell runs. The shell reaches the streams
 # and the helper files through /proc/PID/fd of this process, so a cell may close every descriptor, delete every file.
 #
 #   fd 1  stdout of the cells        fd 4  stderr of the cells
-#   fd 5  evaluates $__              fd 6  sets $? to the number at the head of $__
+#   fd 3  reports after a cell       fd 5  evaluates $__              fd 6  sets $? to the number at its head
 #   fd 7  what a new shell needs     fd 8  stdin of the next cell     fd 9  the DEBUG trap between cells (bash)
 name=$1 wish=$2
 IFS= read -r token || exit          # random; not in argv, where a cell could print it
@@ -13,35 +13,41 @@ exec 4>&2 2>/dev/null
 trap : INT QUIT TERM HUP            # a handler, not '': what is ignored here would be ignored in the shell too
 
 [ -n "$wish" ] || { command -v bash >/dev/null && wish=bash || wish=sh; }
-fds=/proc/$$/fd
 case ${wish##*/} in
 bash)
-  set -- "$wish" --norc --noprofile --noediting -i
-  code='\builtin return "${__%% *}"'
-  eval="[[ -s $fds/9 ]] && \\builtin . $fds/9; [[ \$__ = 0\\ * ]] || \\builtin . $fds/6 && \\builtin :; "
-  eval="$eval\\builtin eval \"\${__#* }\"" ;;
+  report=$3 eval=$4 code=$5
+  set -- "$wish" --norc --noprofile --noediting -i ;;
 *)
+  report=$6 eval=$7 code=$8
   # Interactive for the same reason as bash (see bash.sh); busybox not: its applets would read what it has read ahead.
-  case ${wish##*/}$BB_ASH_VERSION in sh|dash) set -- "$wish" -i ;; *) set -- "$wish" ;; esac
-  code='\command return "${__%% *}"'
-  eval="case \$__ in '0 '*) ;; *) \\command . $fds/6 && \\command :;; esac; \\command eval \"\${__#* }\"" ;;
+  case ${wish##*/}$BB_ASH_VERSION in sh|dash) set -- "$wish" -i ;; *) set -- "$wish" ;; esac ;;
 esac
 command -v setsid >/dev/null && set -- setsid "$@"     # kill 0 in a cell spares this process
+
+filled() {                          # print $1 with @FD@ filled in
+  text=$1
+  while :; do
+    case $text in
+    *@FD@*) printf '%s' "${text%%@FD@*}/proc/$$/fd"; text=${text#*@FD@} ;;
+    *) printf '%s\n' "$text"; return ;;
+    esac
+  done
+}
 
 dir=
 for place in /dev/shm /tmp /var/tmp /run "$HOME" "$PWD"; do
   dir=$place/.sandbox-$name
   (umask 077; mkdir -p "$dir" && : >>"$dir/state" && : >"$dir/in" && : >"$dir/trap" &&
-    printf '%s\n' "$eval" >"$dir/eval" && printf '%s\n' "$code" >"$dir/code") && break
+    filled "$report" >"$dir/report" && filled "$eval" >"$dir/eval" && filled "$code" >"$dir/code") && break
   dir=
 done
 [ -n "$dir" ] || { printf '\036%s nowhere\n' "$token"; exit 1; }
-exec 5<"$dir/eval" 6<"$dir/code" 7<"$dir/state" 8<"$dir/in" 9<"$dir/trap"
-rm -f "$dir/eval" "$dir/code" "$dir/in" "$dir/trap"    # the state stays: it outlives this process too
+exec 3<"$dir/report" 5<"$dir/eval" 6<"$dir/code" 7<"$dir/state" 8<"$dir/in" 9<"$dir/trap"
+(cd "$dir" && rm -f report eval code in trap)          # the state stays: it outlives this process too
 
 printf '\036%s ready %s %s\n' "$token" "$$" "$wish"
 while :; do
-  (exec "$@" >/dev/null 4>&- 5<&- 6<&- 7<&- 8<&- 9<&-)  # in a child: dash would move its own descriptors
+  (exec "$@" >/dev/null 3<&- 4>&- 5<&- 6<&- 7<&- 8<&- 9<&-)  # in a child: dash would move its own descriptors
                                               # for a plain command. Its greeting goes to /dev/null.
   code=$?
   printf '\036%s dead %s\n' "$token" "$code"
