@@ -41,6 +41,7 @@ class ShellLink:
         protocol: The conversation with the present supervisor.
         machine: The sandbox.
         notes: What the next result shall say.
+        shell_pid: The shell's process id, as the sandbox sees it.
     """
 
     def __init__(self, machine: Machine, *, env: Mapping[str, str], shell: str | None) -> None:
@@ -49,6 +50,7 @@ class ShellLink:
         self.control = ControlShell(lambda: machine.open(["sh"]))
         self.protocol = ShellProtocol()
         self.notes: list[str] = []
+        self.shell_pid = 0
         self._env = dict(env)
         self._shell = shell
         self._name = secrets.token_hex(6)  # of the folder with the shell's state, which outlives a supervisor
@@ -137,7 +139,7 @@ class ShellLink:
                 if isinstance(event, LateOutput):
                     self._keep(event)
                 elif isinstance(event, Initialized):
-                    self._initialized(event.restored)
+                    self._initialized(event)
                 else:
                     yield event
 
@@ -147,8 +149,9 @@ class ShellLink:
         if transport is not None:
             transport.wake()
 
-    def _initialized(self, restored: bool) -> None:
-        if self._restoring and not restored:
+    def _initialized(self, event: Initialized) -> None:
+        self.shell_pid = event.shell_pid
+        if self._restoring and not event.restored:
             self.notes.append(f"the new shell has {NOT_KEPT}")
         self._restoring = False
 

@@ -23,7 +23,8 @@ STDOUT, STDERR = "stdout", "stderr"
 STREAMS = (STDOUT, STDERR)
 
 _RS = b"\x1e"
-_TOKEN = 10  # hexadecimal digits of the session's prefix, and of a cell's token
+_PREFIX = 16  # hexadecimal digits
+_TOKEN = 8  # the same; together 96 random bits, short because bash reads its lines byte by byte
 _SUPERVISOR = b"0" * _TOKEN
 _FENCE_MAX = 160  # bytes after the marker: a word, a number or two, or the path of a shell
 _UNKNOWN_EXIT = 128 + 31  # SIGSYS: the shell ended itself because it could not report (see shell/bash.sh)
@@ -66,16 +67,20 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Initialized:
-    """The shell has taken its settings; `restored` says whether it got an earlier shell's state back."""
+    """The shell has taken its settings.
 
+    Attributes:
+        shell_pid: Its process id, as the sandbox sees it.
+        restored: Whether it got an earlier shell's state back.
+    """
+
+    shell_pid: int
     restored: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The cell has begun in the shell with this process id."""
-
-    shell_pid: int
+    """The cell has begun."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +149,7 @@ class _Lines:
 
         def fill(title: str) -> bytes:
             text = parts[title].replace("@FD@", f"/proc/{pid}/fd").encode()
-            return text.replace(b"@TOKEN@", prefix + b"@TOKEN@") + b"\n"
+            return text.replace(b"@PREFIX@", prefix) + b"\n"
 
         self.init = fill("init").replace(b"@TOKEN@", _SUPERVISOR)
         self.input = fill("input")
@@ -212,8 +217,8 @@ class ShellProtocol:
         self.shell = ""
         self.supervisor_pid = 0
         self.last_exit_code = 0
-        self._prefix = secrets.token_hex(_TOKEN // 2).encode()
-        self._token = self._previous = b""
+        self._prefix = secrets.token_hex(_PREFIX // 2).encode()
+        self._token = b""
         self._flags = ""
         self._streams = {name: _Stream(name, self._prefix) for name in STREAMS}
         self._inside = dict.fromkeys(STREAMS, False)
@@ -221,14 +226,15 @@ class ShellProtocol:
         self._dead: dict[str, list[bytes]] = {}
         self._closed: set[str] = set()
         self._lines: _Lines | None = None
+        self._initialized = False
 
     def boot(self) -> bytes:
         """Return the first bytes to send; `Ready` answers them."""
-        return self._prefix + _SUPERVISOR + b"\n"
+        return self._prefix + b"\n"
 
     def start(self) -> bytes:
         """Return the bytes that give the shell its settings (after `Ready`), or a new shell (after `Died`)."""
-        again = b"" if self.state is State.STARTING else b"start " + self.boot()
+        again = b"" if self.state is State.STARTING else b"start " + self._prefix + _SUPERVISOR + b"\n"
         if self._lines is None:
             raise ProtocolError("the shell is not ready")
         self.state = State.IDLE
@@ -285,59 +291,67 @@ class ShellProtocol:
         Raises:
             ProtocolError: A fence that no shell of ours can have printed.
         """
-        events: list[Event] = []
         if not data:
             return self._end(stream)
+        events: list[Event] = []
         source = self._streams[stream]
         source.buffer += data
         for piece in source.take():
             if isinstance(piece, bytes):
-                events.append(self._output(stream, piece))
+                self._output(stream, piece, events)
             else:
                 self._fence(stream, *piece, events)
-        return [event for event in events if event is not _NOTHING]
+        return events
 
-    def _output(self, stream: str, data: bytes) -> Event:
+    def _output(self, stream: str, data: bytes, events: list[Event]) -> None:
         if self._inside[stream]:
-            return Output(stream, data)
-        return LateOutput(stream, data) if self._initialized else _NOTHING
-
-    _initialized = False  # what a shell prints before it has its settings is its own greeting
+            events.append(Output(stream, data))
+        elif self._initialized:  # what a shell prints before it has its settings is its own greeting
+            events.append(LateOutput(stream, data))
 
     def _end(self, stream: str) -> list[Event]:
         source = self._streams[stream]
-        events: list[Event] = [self._output(stream, bytes(source.buffer))] if source.buffer else []
-        source.buffer.clear()
+        events: list[Event] = []
+        if source.buffer:
+            self._output(stream, bytes(source.buffer), events)
+            source.buffer.clear()
         self._closed.add(stream)
         if self._closed == set(STREAMS) and self.state is not State.CLOSED:
             self.state = State.CLOSED
             events.append(Exited())
-        return [event for event in events if event is not _NOTHING]
+        return events
 
     def _fence(self, stream: str, token: bytes, words: list[bytes], events: list[Event]) -> None:
-        match [token == _SUPERVISOR, token == self._token, words]:
-            case [True, _, [b"ready", pid, shell]]:
+        if token == _SUPERVISOR:
+            self._aside(stream, words, events)
+        elif token != self._token or not words:
+            return  # of an earlier cell: it came twice, after an interrupt in the report
+        elif words[0] == b"begin":
+            self._inside[stream] = True
+            if stream == STDOUT and self.state is State.SENT:
+                self.state = State.RUNNING
+                events.append(Started())
+        elif words[0] == b"end":
+            self._inside[stream] = False
+            if self.state in (State.SENT, State.RUNNING):
+                self._ended.setdefault(stream, words[1:])
+                if len(self._ended) == len(STREAMS):
+                    self._finished(events)
+
+    def _aside(self, stream: str, words: list[bytes], events: list[Event]) -> None:
+        """Take what the supervisor or a new shell says, outside any cell."""
+        match words:
+            case [b"ready", pid, shell]:
                 self._ready(pid, shell, events)
-            case [True, _, [b"nowhere"]]:
+            case [b"nowhere"]:
                 raise ProtocolError("the sandbox has no writable folder (tried /dev/shm, /tmp, /var/tmp, /run, HOME)")
-            case [True, _, [b"init", *restored]]:
+            case [b"init", pid, *restored]:
                 self._initialized = True
-                events.append(Initialized(restored == [b"restored"]))
-            case [True, _, [b"dead", *code]]:
+                events.append(Initialized(_number(pid), restored == [b"restored"]))
+            case [b"dead", *code]:
                 self._dead[stream] = code
                 if len(self._dead) == len(STREAMS):
                     self._died(events)
-            case [_, True, [b"begin", *pid]] if self.state in (State.SENT, State.RUNNING):
-                self._inside[stream] = True
-                if pid:
-                    self.state = State.RUNNING
-                    events.append(Started(_number(pid[0])))
-            case [_, True, [b"end", *facts]]:
-                self._inside[stream] = False
-                if self.state in (State.SENT, State.RUNNING):  # else it came twice, after an interrupt in the report
-                    self._ended.setdefault(stream, facts)
-                    if len(self._ended) == len(STREAMS):
-                        self._finished(events)
 
     def _ready(self, pid: bytes, shell: bytes, events: list[Event]) -> None:
         self.supervisor_pid = _number(pid)
@@ -346,6 +360,8 @@ class ShellProtocol:
         events.append(Ready(self.supervisor_pid, self.shell))
 
     def _finished(self, events: list[Event]) -> None:
+        if not self._ended[STDOUT]:
+            raise ProtocolError("the fence at the end of a cell holds no exit code")
         code, *flags = self._ended[STDOUT]
         self.last_exit_code = _number(code)
         self._flags = flags[0].decode(errors="replace") if flags else ""
@@ -358,9 +374,6 @@ class ShellProtocol:
         self.last_exit_code = 0
         self.state = State.DEAD
         events.append(Died(None if code == _UNKNOWN_EXIT else code))
-
-
-_NOTHING = LateOutput("", b"")
 
 
 def _number(text: bytes) -> int:

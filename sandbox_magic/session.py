@@ -45,7 +45,7 @@ class _Run:
     rescued: bool = False
     sent_at: float = 0.0
     duration: float = 0.0
-    shell_pid: int = 0
+    begun: bool = False
     attempts: int = 0
     done: bool = False
     exit_code: int | None = None
@@ -257,12 +257,12 @@ class Session:
 
     def _climb(self, run: _Run, *, now: bool) -> None:
         begin = run.sent_at + _BEGIN_SECONDS
-        while not run.done and not run.shell_pid and (left := begin - time.monotonic()) > 0:
+        while not run.done and not run.begun and (left := begin - time.monotonic()) > 0:
             self._pump(run, left)  # it is about to begin
         if run.done:
             return
         ticks = int((time.monotonic() - run.sent_at) * 100) + 1
-        run.ladder.climb(run.shell_pid, self._link.protocol.supervisor_pid, ticks, now=now)
+        run.ladder.climb(self._link.shell_pid if run.begun else 0, self._link.protocol.supervisor_pid, ticks, now=now)
         if run.ladder.exhausted:
             self._link.machine.close()
             self._lost(run, "nothing else could stop it, so the sandbox was ended; its files are lost")
@@ -272,14 +272,14 @@ class Session:
             case Output():
                 run.capture.add(event)
                 self._show(event, run)
-            case Started(pid):
-                run.shell_pid = pid
+            case Started():
+                run.begun = True
             case Finished(code):
                 run.finish(code)
-            case Died(code) if run.shell_pid:
+            case Died(code) if run.begun:
                 run.finish(code, ENDED + KEPT, shell_ended=True)
                 self._link.restart()
-            case Exited() if run.shell_pid:
+            case Exited() if run.begun:
                 self._stream_ended(run)
             case Died() | Exited():
                 self._never_began(event, run)

@@ -15,6 +15,7 @@ import socket
 import ssl
 import struct
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from typing import Protocol
@@ -22,8 +23,11 @@ from typing import Protocol
 from sandbox_magic.errors import EngineError
 from sandbox_magic.protocol import STDERR, STDOUT
 
-_READ = 1 << 20
+_READ = 1 << 16  # a small buffer is not allocated anew from the system for each message
+_READ_MUCH = 1 << 20  # for a stream that fills the small one
 _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+_REST_SECONDS = 0.05  # between the last use of a transport and its being watched
 
 Chunk = tuple[str, bytes]  # stream and bytes; no bytes: the stream has ended
 
@@ -85,6 +89,7 @@ class MultiplexedSocket:
         self._left = 0
         self._stream = STDOUT
         self._ended = False
+        self._read = _READ
         self._wake_in, self._wake_out = os.pipe()
         os.set_blocking(self._wake_in, False)
         os.set_blocking(self._wake_out, False)
@@ -122,7 +127,7 @@ class MultiplexedSocket:
         if ready.get(self._sock.fileno(), 0) & select.POLLOUT:
             self._flush()
         try:
-            data = self._sock.recv(_READ)
+            data = self._sock.recv(self._read)
         except _WOULD_BLOCK:
             return []
         except OSError:
@@ -130,12 +135,13 @@ class MultiplexedSocket:
         if not data:
             self._ended = True
             return [(STDOUT, b""), (STDERR, b"")]
+        self._read = _READ_MUCH if len(data) >= _READ else _READ
         return self._frames(data)
 
     def _flush(self) -> None:
         try:
             while self._outgoing:
-                del self._outgoing[: self._sock.send(self._outgoing[:_READ])]
+                del self._outgoing[: self._sock.send(self._outgoing[:_READ_MUCH])]
         except _WOULD_BLOCK:
             return
         except OSError:
@@ -194,35 +200,55 @@ class MultiplexedSocket:
 class Watcher:
     """One daemon thread that calls back when an idle transport has something to read.
 
-    A callback is called from that thread and must read, else it is called again at once.
+    A transport is watched from a moment after its last use, so that one command after another costs nothing here.
+    A callback is called from the thread and must read, else it is called again at once.
     """
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
-        self._thread: threading.Thread | None = None
-        self._start = threading.Lock()
+        self._resting: dict[int, tuple[float, Callable[[], None]]] = {}
+        self._wake_in, self._wake_out = os.pipe()
+        self._selector.register(self._wake_in, selectors.EVENT_READ, self._woken)
+        self._timed = False
+        self._lock = threading.Lock()
+        threading.Thread(target=self._loop, name="sandbox-watcher", daemon=True).start()
 
     def add(self, fd: int, callback: Callable[[], None]) -> None:
-        """Watch a descriptor until `remove`."""
-        self._selector.register(fd, selectors.EVENT_READ, callback)
-        if self._thread is None:
-            with self._start:
-                if self._thread is None:
-                    self._thread = threading.Thread(target=self._loop, name="sandbox-watcher", daemon=True)
-                    self._thread.start()
+        """Watch a descriptor, from a moment later until `remove`."""
+        with self._lock:
+            self._resting[fd] = time.monotonic() + _REST_SECONDS, callback
+            if not self._timed:
+                self._timed = True
+                os.write(self._wake_out, b"x")
 
     def remove(self, fd: int) -> None:
         """Stop watching; a callback may still be on its way."""
-        try:
-            self._selector.unregister(fd)
-        except (KeyError, ValueError, OSError):
-            return  # closed meanwhile
+        with self._lock:
+            if self._resting.pop(fd, None) is None:
+                with contextlib.suppress(KeyError, ValueError, OSError):  # closed meanwhile
+                    self._selector.unregister(fd)
+
+    def _woken(self) -> None:
+        os.read(self._wake_in, 4096)
+
+    def _arm(self) -> None:
+        """Watch what has rested long enough; called with the lock."""
+        now = time.monotonic()
+        for fd in [fd for fd, (due, _) in self._resting.items() if due <= now]:
+            with contextlib.suppress(KeyError, ValueError, OSError):
+                self._selector.register(fd, selectors.EVENT_READ, self._resting[fd][1])
+            del self._resting[fd]
+        self._timed = bool(self._resting)
 
     def _loop(self) -> None:
         # epoll and kqueue take changes from other threads while this one waits.
         while True:
-            for key, _ in self._selector.select():
+            ready = self._selector.select(_REST_SECONDS if self._timed else None)
+            for key, _ in ready:
                 key.data()
+            if self._timed:
+                with self._lock:
+                    self._arm()
 
 
 _watcher: Watcher | None = None

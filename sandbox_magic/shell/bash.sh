@@ -8,16 +8,13 @@
 # The one variable, $__, says where a cell stands: "CODE TEXT" (the last exit code and the cell), "CODE FLAGS TOKEN"
 # (to be reported), nothing (reported).
 
-# After the end fences, or instead of them when an error took the shell out of the line that prints them. Then what a
-# new shell would need: the last process id (the cell's processes have later ones) and the exports. A DEBUG trap is
-# lifted between cells: it must not see our lines.
+# After a cell: both end fences. Then what a new shell would need: the last process id (the cell's processes have later
+# ones) and the exports. A DEBUG trap is lifted between cells, and -x, -v and -H too: they must not see our lines.
 #: report
-case $__ in *\ *)
-  case ${POSIXLY_CORRECT-} in rescue) \unset -f builtin; \unset POSIXLY_CORRECT;; esac;
-  \builtin printf '\036%s end %s\n' "${__##* }" "${__% *}" >|@FD@/1 && \builtin printf '\036%s end\n' "${__##* }" >|@FD@/4 ||
-    \builtin kill -SYS "$$" ;;
-esac;
+case ${POSIXLY_CORRECT-} in rescue) \unset -f builtin; \unset POSIXLY_CORRECT;; esac;
 \builtin set +xvH;
+{ \builtin printf '\036@PREFIX@%s end %s\n' "${__##* }" "${__% *}" >@FD@/1 && \builtin printf '\036@PREFIX@%s end\n' "${__##* }" >@FD@/4; } ||
+  \builtin kill -SYS "$$";
 \builtin read -r __ </proc/loadavg;
 { \builtin printf ': %s\n' "$__"; \builtin export -p; \builtin printf '__=restored\n'; } >|@FD@/7;
 \builtin trap -p DEBUG >|@FD@/9; \builtin trap - DEBUG;
@@ -30,11 +27,12 @@ esac;
 #: code
 \builtin return "${__%% *}"
 
+# stdout and stderr were /dev/null while the shell greeted.
 #: init
-exec >|@FD@/1 2>|@FD@/4;
+exec >@FD@/1 2>@FD@/4;
 { \builtin shopt -s execfail; \builtin set +o history +H; \builtin unset HISTFILE; PS0= PS1= PS2= PROMPT_COMMAND= __=;
   \builtin . @FD@/7; case $__ in restored) \builtin cd -- "$PWD" || __=;; esac;
-  \builtin printf '\036@TOKEN@ init %s\n' "$__" >|@FD@/1; __=; } >/dev/null 2>&1
+  \builtin printf '\036@PREFIX@@TOKEN@ init %s %s\n' "$$" "$__" >@FD@/1; __=; } >/dev/null 2>&1
 
 # stdin of the next cell, staged before it.
 #: input
@@ -43,13 +41,12 @@ exec >|@FD@/1 2>|@FD@/4;
 # `||` keeps set -e and the ERR trap out. When not even /dev/null can be opened (no descriptor left), the shell ends
 # itself by a signal that nothing else uses: the exit code is then unknown, and reported as that.
 #: run
-{ \builtin printf '\036@TOKEN@ begin %s\n' "$$" >|@FD@/1; \builtin printf '\036@TOKEN@ begin\n' >|@FD@/4; __='@CODE@ @TEXT@'; } >/dev/null 2>&1;
-\builtin . @FD@/5 <@STDIN@;
-{ __="$? $- @TOKEN@"; \builtin printf '\036@TOKEN@ end %s\n' "${__% *}" >|@FD@/1 && \builtin printf '\036@TOKEN@ end\n' >|@FD@/4 && \builtin printf -v __ %s '' && \builtin . @FD@/3; } >/dev/null 2>&1 || \builtin kill -SYS "$$"
+\builtin printf '\036@PREFIX@@TOKEN@ begin\n' >@FD@/1; \builtin printf '\036@PREFIX@@TOKEN@ begin\n' >@FD@/4; __='@CODE@ @TEXT@';
+\. @FD@/5 <@STDIN@; { __="$? $- @TOKEN@"; \. @FD@/3; } >/dev/null 2>&1 || \builtin kill -SYS $$
 
 # The next line, for an error that took the shell out of the line above.
 #: again
-{ case ${__-} in *\ *) __="$? $- @TOKEN@"; \builtin . @FD@/3;; esac; } >/dev/null 2>&1 || \builtin kill -SYS "$$"
+{ case ${__-} in *\ *) __="$? $- @TOKEN@"; \. @FD@/3;; esac; } >/dev/null 2>&1 || \builtin kill -SYS $$
 
 # Sent when nothing has been heard for a while, and after signals. Still not reported: a function named `builtin` (in
 # posix mode the special builtins are found before functions), or a readonly __: then the shell must end, rather than

@@ -4,11 +4,9 @@
 
 #: report
 \unset -f command;
-case $__ in *\ *)
-  \command printf '\036%s end %s\n' "${__##* }" "${__% *}" >|@FD@/1 && \command printf '\036%s end\n' "${__##* }" >|@FD@/4 ||
-    \command kill -SYS "$$" ;;
-esac;
 \command set +xv;
+{ \command printf '\036@PREFIX@%s end %s\n' "${__##* }" "${__% *}" >@FD@/1 && \command printf '\036@PREFIX@%s end\n' "${__##* }" >@FD@/4; } ||
+  \command kill -SYS "$$";
 \command read -r __ </proc/loadavg;
 { \command printf ': %s\n' "$__"; \command export -p; \command printf '__=restored\n'; } >|@FD@/7;
 __= PS1= PS2=
@@ -20,22 +18,21 @@ case $__ in '0 '*) ;; *) \command . @FD@/6 && \command :;; esac; \command eval "
 \command return "${__%% *}"
 
 #: init
-exec >|@FD@/1 2>|@FD@/4;
+exec >@FD@/1 2>@FD@/4;
 { \unset -f command; \command set +o history; PS1= PS2= __=; \command export PWD;
   case $- in *i*) ;; *) trap 'case $__ in *\ *) { : "${__interrupted__?}"; } 2>/dev/null;; esac' INT;; esac;
   \command . @FD@/7; case $__ in restored) \command cd -- "$PWD" || __=;; esac;
-  \command printf '\036@TOKEN@ init %s\n' "$__" >|@FD@/1; __=; } >/dev/null 2>&1
+  \command printf '\036@PREFIX@@TOKEN@ init %s %s\n' "$$" "$__" >@FD@/1; __=; } >/dev/null 2>&1
 
 #: input
 { \command printf %b '@INPUT@' >|@FD@/8 || __='125 \command echo "sandbox: no room for the stdin of the cell" >&2'; } >/dev/null 2>&1
 
 #: run
-{ \unset -f command; \command printf '\036@TOKEN@ begin %s\n' "$$" >|@FD@/1; \command printf '\036@TOKEN@ begin\n' >|@FD@/4; __='@CODE@ @TEXT@'; } >/dev/null 2>&1;
-\command . @FD@/5 <@STDIN@;
-{ __="$? $- @TOKEN@"; \unset -f command; \command printf '\036@TOKEN@ end %s\n' "${__% *}" >|@FD@/1 && \command printf '\036@TOKEN@ end\n' >|@FD@/4 && __= && \command . @FD@/3; } >/dev/null 2>&1 || \command kill -SYS "$$"
+\unset -f command; \command printf '\036@PREFIX@@TOKEN@ begin\n' >@FD@/1; \command printf '\036@PREFIX@@TOKEN@ begin\n' >@FD@/4; __='@CODE@ @TEXT@';
+\command . @FD@/5 <@STDIN@; { __="$? $- @TOKEN@"; \unset -f command; \command . @FD@/3; } >/dev/null 2>&1 || \command kill -SYS $$
 
 #: again
-{ case ${__-} in *\ *) __="$? $- @TOKEN@"; \unset -f command; \command . @FD@/3;; esac; } >/dev/null 2>&1 || \command kill -SYS "$$"
+{ case ${__-} in *\ *) __="$? $- @TOKEN@"; \unset -f command; \command . @FD@/3;; esac; } >/dev/null 2>&1 || \command kill -SYS $$
 
 #: last
 { case ${__-} in *\ *) \unset -f command; \command kill -SYS "$$";; esac; } >/dev/null 2>&1

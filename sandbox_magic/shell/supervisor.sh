@@ -8,7 +8,8 @@
 #   fd 3  reports after a cell       fd 5  evaluates $__              fd 6  sets $? to the number at its head
 #   fd 7  what a new shell needs     fd 8  stdin of the next cell     fd 9  the DEBUG trap between cells (bash)
 name=$1 wish=$2
-IFS= read -r token || exit          # random; not in argv, where a cell could print it
+IFS= read -r prefix || exit         # random; not in argv, where a cell could print it
+token=${prefix}00000000
 exec 4>&2 2>/dev/null
 trap : INT QUIT TERM HUP            # a handler, not '': what is ignored here would be ignored in the shell too
 
@@ -24,11 +25,12 @@ bash)
 esac
 command -v setsid >/dev/null && set -- setsid "$@"     # kill 0 in a cell spares this process
 
-filled() {                          # print $1 with @FD@ filled in
+filled() {                          # print $1 with the placeholders filled in
   text=$1
   while :; do
     case $text in
-    *@FD@*) printf '%s' "${text%%@FD@*}/proc/$$/fd"; text=${text#*@FD@} ;;
+    *@FD@*) text=${text%%@FD@*}/proc/$$/fd${text#*@FD@} ;;
+    *@PREFIX@*) text=${text%%@PREFIX@*}$prefix${text#*@PREFIX@} ;;
     *) printf '%s\n' "$text"; return ;;
     esac
   done
