@@ -6,7 +6,7 @@ import tempfile
 from array import array
 from typing import IO
 
-from sandbox_magic.protocol import STDOUT, Output
+from sandbox_magic.protocol import STDERR, STDOUT, Output
 
 IN_MEMORY = 8 << 20
 KEPT = 64 << 20
@@ -78,6 +78,10 @@ class Capture:
             at += abs(length)
         return b"".join(pieces)
 
+    def __del__(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
     def __reduce__(self) -> tuple[object, ...]:
         return _restored, (self.output(), self._runs.tolist(), self.size, self.truncated)
 
@@ -85,7 +89,9 @@ class Capture:
 def _restored(data: bytes, runs: list[int], size: int, truncated: bool) -> Capture:
     """Return a capture that was pickled; it is in memory whatever its size."""
     capture = Capture(in_memory=len(data))
-    capture._memory += data
-    capture._runs.extend(runs)
+    at = 0
+    for length in runs:
+        capture.add(Output(STDOUT if length > 0 else STDERR, data[at : at + abs(length)]))
+        at += abs(length)
     capture.size, capture.truncated = size, truncated
     return capture

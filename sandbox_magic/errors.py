@@ -118,7 +118,7 @@ class CommandFailed(SandboxError, subprocess.CalledProcessError):
         return self.result.stdout
 
     @property
-    def output(self) -> str:  # type: ignore[override] # the base class sets it; ours is read on demand
+    def output(self) -> str:  # the base class sets it; ours is read on demand
         """The same as `stdout`, the older name of `subprocess`."""
         return self.result.stdout
 
@@ -127,7 +127,7 @@ class CommandFailed(SandboxError, subprocess.CalledProcessError):
         """Ignore what the base class's constructor sets."""
 
     @property
-    def stderr(self) -> str:  # type: ignore[override] # as above
+    def stderr(self) -> str:
         """What the command wrote to stderr."""
         return self.result.stderr
 

@@ -7,7 +7,9 @@ from sandbox_magic.control import ControlShell
 from sandbox_magic.errors import SandboxError
 
 _SCRIPT = r"""
-while IFS= read -r line; do case $line in Uid:*|CapBnd:*|CapEff:*|NoNewPrivs:*|Seccomp:*) echo "$line";; esac; done </proc/self/status
+while IFS= read -r line; do
+  case $line in Uid:*|CapBnd:*|NoNewPrivs:*|Seccomp:*) echo "$line" ;; esac
+done </proc/self/status
 count=0; for file in /proc/[0-9]*/stat; do count=$((count + 1)); done; echo "processes: $count"
 while IFS= read -r line; do case $line in *:*) echo "interface: ${line%%:*}";; esac; done </proc/net/dev
 """

@@ -40,7 +40,9 @@ def put(machine: Machine, source: Path, target: str, *, cwd: str) -> None:
         TransferError: The source cannot be read or holds what cannot be copied; the target cannot be written.
     """
     path = PurePosixPath(cwd, target)
-    folder, name = (path, source.resolve().name) if target.endswith("/") or path.name in ("", ".") else (path.parent, path.name)
+    folder, name = (
+        (path, source.resolve().name) if target.endswith("/") or path.name in ("", ".") else (path.parent, path.name)
+    )
     stream = pack(source, name)
     _Transfer(machine, _PUT, [str(folder)], f"put {source}").send(stream)
 

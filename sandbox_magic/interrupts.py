@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import _signal  # the wrappers in `signal` turn handlers into enumerations and back, which costs each cell 20 us
+import _signal  # type: ignore[import-not-found] # the wrappers in `signal` turn handlers into enumerations and back, which costs each cell 20 us
 import signal
 import threading
 from collections.abc import Callable, Iterator

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -93,8 +94,6 @@ class Ladder:
         self._nudge = moment + _NUDGE_SECONDS
 
     def _say(self, command: str) -> None:
-        try:
+        with contextlib.suppress(SandboxError):  # the next rung opens a new one; the last one ends the sandbox
             self._control.call(command)
-        except SandboxError:
-            pass  # the next rung opens a new control shell; the last one ends the sandbox
         self._recover()

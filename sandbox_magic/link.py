@@ -174,6 +174,12 @@ class ShellLink:
             if note not in self.notes:
                 self.notes.append(note)
 
+    def lost_between(self) -> None:
+        """Note that the shell has ended while no cell ran."""
+        if self._late and self._late[-1].data == b"exit\n":  # the farewell of an interactive bash
+            self._late_size -= len(self._late.pop().data)
+        self.notes.append(BETWEEN + KEPT)
+
     def watch(self, on: bool) -> None:
         """Let the process's watcher read while no cell runs, or stop it."""
         if self._watched >= 0:
@@ -192,10 +198,10 @@ class ShellLink:
                 return
             for event in self.receive(0):
                 if isinstance(event, Died):
-                    self.notes.append(BETWEEN + KEPT)
+                    self.lost_between()
                     self.restart()
                 elif isinstance(event, Exited):
-                    self.notes.append(BETWEEN + KEPT)
+                    self.lost_between()
                     self.drop()
         except ProtocolError as error:
             self.notes.append(f"{error}; {BETWEEN}{KEPT}")

@@ -169,7 +169,7 @@ class Sandbox:
 
     # ---- commands
 
-    def run(
+    def run(  # noqa: PLR0913 # each is a wish of its own, and most are left out
         self,
         code: str,
         *,
@@ -244,7 +244,9 @@ class Sandbox:
             gone = self._session is not None and not self._session.usable()
             if gone:
                 self._end()
-                self._notes.append("the sandbox had ended since the last cell; this is a new one, its files are new too")
+                self._notes.append(
+                    "the sandbox had ended since the last cell; this is a new one, its files are new too"
+                )
             self.start()
             assert self._session is not None
             return self._session
@@ -294,7 +296,9 @@ class Sandbox:
     def _connect(self, online: bool) -> None:
         assert self._machine is not None
         if NETWORK_SWITCH not in self._machine.capabilities:
-            raise InvalidOptions("this engine has no network to switch; use engine='docker' for a sandbox that goes online")
+            raise InvalidOptions(
+                "this engine has no network to switch; use engine='docker' for a sandbox that goes online"
+            )
         self._on_progress("connecting the network" if online else "")
         try:
             self._machine.network(online)

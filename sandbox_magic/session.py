@@ -15,7 +15,7 @@ from sandbox_magic.engines.base import Machine
 from sandbox_magic.errors import CommandTimeout, InvalidOptions, SessionBusy, SessionClosed, ShellExited
 from sandbox_magic.interrupts import deferred_interrupts
 from sandbox_magic.ladder import Ladder
-from sandbox_magic.link import BETWEEN, KEPT, ShellLink
+from sandbox_magic.link import KEPT, ShellLink
 from sandbox_magic.protocol import Died, Event, Exited, Finished, LateOutput, Output, Started
 from sandbox_magic.result import Result
 from sandbox_magic.spec import check_env
@@ -221,7 +221,7 @@ class Session:
                 if run.done:
                     return
                 if self._closed:
-                    raise SessionClosed("the session was closed while a command was running")  # noqa: TRY301
+                    raise SessionClosed("the session was closed while a command was running")
                 asked, answered = self._requests > answered, self._requests
                 run.interrupted |= asked
                 if run.deadline is not None and time.monotonic() >= run.deadline:
@@ -299,7 +299,7 @@ class Session:
             if not self._link.machine.alive():
                 self._lost(run, "the sandbox has ended; this cell was not run")
                 return
-        self._link.notes.append(BETWEEN + KEPT)
+        self._link.lost_between()
         self._send(run)
 
     def _stream_ended(self, run: _Run) -> None:

@@ -50,7 +50,9 @@ class Mount:
         if not PurePosixPath(self.target).is_absolute() or ".." in PurePosixPath(self.target).parts:
             raise InvalidOptions(f"mount: the target {self.target!r} must be an absolute path inside the sandbox")
         if reason := _danger(Path(path)):
-            raise InvalidOptions(f"mount: {path} is refused: {reason}. Copy what you need with put, or name a subfolder.")
+            raise InvalidOptions(
+                f"mount: {path} is refused: {reason}. Copy what you need with put, or name a subfolder."
+            )
 
     @classmethod
     def parse(cls, text: str) -> Mount:

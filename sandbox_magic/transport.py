@@ -18,7 +18,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import Protocol
+from typing import IO, Protocol
 
 from sandbox_magic.errors import EngineError
 from sandbox_magic.protocol import STDERR, STDOUT
@@ -75,15 +75,26 @@ def _close_inherited() -> None:
 os.register_at_fork(after_in_child=_close_inherited)
 
 
+def close_socket(sock: socket.socket, owner: IO[bytes] | None = None) -> None:
+    """Close a socket and the file object around it."""
+    with contextlib.suppress(OSError):
+        sock.close()
+    if owner is not None:
+        with contextlib.suppress(OSError):
+            owner.close()
+
+
 class MultiplexedSocket:
     """A hijacked Docker connection: each frame is a stream number, a length and a payload."""
 
-    def __init__(self, sock: socket.socket, *, exit_code: Callable[[], int | None], keep: object = None) -> None:
-        """Take over `sock`. `keep` is held as long as this object: closing it would close the socket."""
+    def __init__(
+        self, sock: socket.socket, *, exit_code: Callable[[], int | None], owner: IO[bytes] | None = None
+    ) -> None:
+        """Take over `sock`. `owner` is the file object around it, where there is one: only both closed close it."""
         sock.setblocking(False)
         self._sock = close_in_child(sock)
         self._exit_code = exit_code
-        self._keep = keep
+        self._owner = owner
         self._outgoing = bytearray()
         self._header = b""
         self._left = 0
@@ -186,12 +197,9 @@ class MultiplexedSocket:
         if self._wake_in < 0:
             return
         self._ended = True
-        try:
+        with contextlib.suppress(OSError):  # the other side was faster
             self._sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # the other side was faster
-        self._sock.close()
-        self._keep = None
+        close_socket(self._sock, self._owner)
         for fd in (self._wake_in, self._wake_out):
             os.close(fd)
         self._wake_in = self._wake_out = -1

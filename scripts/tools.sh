@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Make sure that the programs are there that the tests use besides Python packages: bubblewrap and Chromium.
+# Make sure that the programs are there that the tests use besides Python packages: Chromium.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 has_chromium() { has chromium || has chromium-browser || has google-chrome || playwright_has_one; }
@@ -15,14 +15,6 @@ with sync_playwright() as playwright:
     sys.exit(not pathlib.Path(playwright.chromium.executable_path).exists())
 PYTHON
 }
-
-if has bwrap; then
-    say "bubblewrap is there"
-elif debian_root; then
-    apt_install bubblewrap
-else
-    say "no bubblewrap here: install it to test that engine with your system's own (Linux only)"
-fi
 
 if has_chromium; then
     say "Chromium is there"

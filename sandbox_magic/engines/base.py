@@ -109,17 +109,17 @@ class Engine(abc.ABC):
         """
 
     @abc.abstractmethod
-    def list(self) -> list[Found]:
+    def found(self) -> list[Found]:
         """Return the sandboxes with our label."""
 
     @abc.abstractmethod
-    def remove(self, id: str) -> None:
+    def remove(self, ident: str) -> None:
         """Remove one of them, whatever its state."""
 
     def sweep(self) -> list[str]:
         """Remove the sandboxes whose owner is provably dead; return their ids."""
         removed = []
-        for found in self.list():
+        for found in self.found():
             if Owner.from_labels(found.labels).dead():
                 self.remove(found.id)
                 removed.append(found.id)
@@ -181,7 +181,7 @@ def _host() -> str:
             return ""
 
     try:
-        namespace = os.readlink("/proc/self/ns/pid")
+        namespace = str(Path("/proc/self/ns/pid").readlink())
     except OSError:
         namespace = "-"
     machine = read("/etc/machine-id") or os.uname().nodename

@@ -17,7 +17,7 @@ from sandbox_magic.engines.base import NETWORK_SWITCH, Engine, Found, Machine, O
 from sandbox_magic.engines.endpoints import connect
 from sandbox_magic.errors import EngineError, EngineUnavailable, ImageNotFound
 from sandbox_magic.spec import SandboxSpec
-from sandbox_magic.transport import MultiplexedSocket, close_in_child
+from sandbox_magic.transport import MultiplexedSocket, close_in_child, close_socket
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -96,8 +96,8 @@ def container_body(spec: SandboxSpec, *, labels: Mapping[str, str], cpus: float)
 class DockerMachine(Machine):
     """A running container."""
 
-    def __init__(self, client: DockerClient, id: str, keeper: object, spec: SandboxSpec) -> None:
-        self.id = id
+    def __init__(self, client: DockerClient, ident: str, keeper: Any, spec: SandboxSpec) -> None:
+        self.id = ident
         self.capabilities = frozenset({NETWORK_SWITCH})
         self._api = client.api
         self._keeper = keeper
@@ -119,7 +119,7 @@ class DockerMachine(Machine):
             workdir=self._cwd,
         )["Id"]
         stream = _call(self._api.exec_start, exec_id, socket=True)
-        return MultiplexedSocket(_raw(stream), exit_code=lambda: self._exit_code(exec_id), keep=stream)
+        return MultiplexedSocket(_raw(stream), exit_code=lambda: self._exit_code(exec_id), owner=stream)
 
     def _exit_code(self, exec_id: str) -> int | None:
         """Ask for an exec's exit code; the engine learns it a moment after the streams have ended."""
@@ -181,7 +181,7 @@ class DockerMachine(Machine):
         except OSError as error:
             raise EngineError(f"the engine does not answer; {self.id[:12]} ends with it ({error})") from None
         finally:
-            _raw(self._keeper).close()
+            close_socket(_raw(self._keeper), self._keeper)
 
     def _wait_gone(self) -> None:
         deadline = time.monotonic() + _GONE_SECONDS
@@ -229,21 +229,27 @@ class DockerEngine(Engine):
     def start(self, spec: SandboxSpec, *, name: str = "", progress: Progress = silent) -> DockerMachine:
         client = self._connect()
         api = client.api
-        labels = {LABEL: "1", f"{LABEL}.name": name, f"{LABEL}.created": datetime.now(UTC).isoformat(timespec="seconds")}
+        labels = {
+            LABEL: "1",
+            f"{LABEL}.name": name,
+            f"{LABEL}.created": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
         arguments = container_body(spec, labels=labels | Owner.me().labels(), cpus=self._cpus)
         arguments["host_config"] = api.create_host_config(**arguments["host_config"])
-        id = self._create(arguments, spec.image, progress)
+        ident = self._create(arguments, spec.image, progress)
         keeper = None
         try:
             if not (spec.network or spec.limits.online):
-                _call(api.disconnect_container_from_network, id, _BRIDGE, force=True)
-            keeper = _call(api.attach_socket, id, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
+                _call(api.disconnect_container_from_network, ident, _BRIDGE, force=True)
+            keeper = _call(api.attach_socket, ident, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
             close_in_child(_raw(keeper))
-            _call(api.start, id)
+            _call(api.start, ident)
         except BaseException:
-            self.remove(id)
+            if keeper is not None:
+                close_socket(_raw(keeper), keeper)
+            self.remove(ident)
             raise
-        return DockerMachine(client, id, keeper, spec)
+        return DockerMachine(client, ident, keeper, spec)
 
     def _create(self, arguments: dict[str, Any], image: str, progress: Progress) -> str:
         from docker.errors import ImageNotFound as Missing  # noqa: PLC0415
@@ -257,15 +263,15 @@ class DockerEngine(Engine):
             raise _translated(error) from None
         return str(_call(api.create_container, **arguments)["Id"])
 
-    def list(self) -> list[Found]:
+    def found(self) -> list[Found]:
         containers = _call(self._connect().api.containers, all=True, filters={"label": LABEL})
         return [Found(entry["Id"], entry.get("Labels") or {}) for entry in containers]
 
-    def remove(self, id: str) -> None:
+    def remove(self, ident: str) -> None:
         from docker.errors import APIError, NotFound  # noqa: PLC0415
 
         try:
-            self._connect().api.remove_container(id, v=True, force=True)
+            self._connect().api.remove_container(ident, v=True, force=True)
         except NotFound:
             return
         except APIError as error:
@@ -282,7 +288,8 @@ def _call(function: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def _translated(error: Exception) -> EngineError:
-    from docker.errors import APIError, ImageNotFound as Missing, NotFound  # noqa: PLC0415
+    from docker.errors import APIError, NotFound  # noqa: PLC0415
+    from docker.errors import ImageNotFound as Missing  # noqa: PLC0415
 
     if isinstance(error, EngineError):
         return error

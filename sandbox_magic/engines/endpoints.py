@@ -77,17 +77,20 @@ def _client(endpoint: Endpoint) -> DockerClient:
         from docker.context import ContextAPI  # noqa: PLC0415
 
         tls = ContextAPI.get_context(endpoint.context).TLSConfig
-    elif os.environ.get("DOCKER_TLS_VERIFY") or os.environ.get("DOCKER_CERT_PATH"):
-        if endpoint.url.startswith("tcp://"):
-            folder = os.environ.get("DOCKER_CERT_PATH") or os.path.expanduser("~/.docker")  # noqa: PTH111
-            tls = docker.tls.TLSConfig(
-                client_cert=(f"{folder}/cert.pem", f"{folder}/key.pem"),
-                ca_cert=f"{folder}/ca.pem",
-                verify=bool(os.environ.get("DOCKER_TLS_VERIFY")),
-            )
+    elif _wants_tls() and endpoint.url.startswith("tcp://"):
+        folder = os.environ.get("DOCKER_CERT_PATH") or os.path.expanduser("~/.docker")  # noqa: PTH111
+        tls = docker.tls.TLSConfig(
+            client_cert=(f"{folder}/cert.pem", f"{folder}/key.pem"),
+            ca_cert=f"{folder}/ca.pem",
+            verify=bool(os.environ.get("DOCKER_TLS_VERIFY")),
+        )
     client = docker.DockerClient(base_url=endpoint.url, version="auto", timeout=_REQUEST_SECONDS, tls=tls or False)
     client.ping()
     return client
+
+
+def _wants_tls() -> bool:
+    return bool(os.environ.get("DOCKER_TLS_VERIFY") or os.environ.get("DOCKER_CERT_PATH"))
 
 
 def _reason(error: BaseException) -> str:

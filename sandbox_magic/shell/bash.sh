@@ -9,7 +9,7 @@
 # (to be reported), nothing (reported).
 
 # After a cell: both end fences. Then what a new shell would need: the last process id (the cell's processes have later
-# ones) and the exports. A DEBUG trap is lifted between cells, and -x, -v and -H too: they must not see our lines.
+# ones) and the exports. A DEBUG trap is lifted between cells (by the line itself: files do not see it), and -x, -v and -H here: they must not see our lines.
 #: report
 case ${POSIXLY_CORRECT-} in rescue) \unset -f builtin; \unset POSIXLY_CORRECT;; esac;
 \builtin set +xvH;
@@ -17,7 +17,6 @@ case ${POSIXLY_CORRECT-} in rescue) \unset -f builtin; \unset POSIXLY_CORRECT;; 
   \builtin kill -SYS "$$";
 \builtin read -r __ </proc/loadavg;
 { \builtin printf ': %s\n' "$__"; \builtin export -p; \builtin printf '__=restored\n'; } >|@FD@/7;
-\builtin trap -p DEBUG >|@FD@/9; \builtin trap - DEBUG;
 \builtin printf -v __ %s ''; PS0= PS1= PS2= PROMPT_COMMAND=
 
 # The cell itself. `&& :` keeps the ERR trap and set -e away from the code that is put back into $?.
@@ -42,11 +41,11 @@ exec >@FD@/1 2>@FD@/4;
 # itself by a signal that nothing else uses: the exit code is then unknown, and reported as that.
 #: run
 \builtin printf '\036@PREFIX@@TOKEN@ begin\n' >@FD@/1; \builtin printf '\036@PREFIX@@TOKEN@ begin\n' >@FD@/4; __='@CODE@ @TEXT@';
-\. @FD@/5 <@STDIN@; { __="$? $- @TOKEN@"; \. @FD@/3; } >/dev/null 2>&1 || \builtin kill -SYS $$
+\. @FD@/5 <@STDIN@; { __="$? $- @TOKEN@"; \. @FD@/3; \builtin trap -p DEBUG >@FD@/9; \builtin trap - DEBUG; } >/dev/null 2>&1 || \builtin kill -SYS $$
 
 # The next line, for an error that took the shell out of the line above.
 #: again
-{ case ${__-} in *\ *) __="$? $- @TOKEN@"; \. @FD@/3;; esac; } >/dev/null 2>&1 || \builtin kill -SYS $$
+{ case ${__-} in *\ *) __="$? $- @TOKEN@"; \. @FD@/3; \builtin trap -p DEBUG >@FD@/9; \builtin trap - DEBUG;; esac; } >/dev/null 2>&1 || \builtin kill -SYS $$
 
 # Sent when nothing has been heard for a while, and after signals. Still not reported: a function named `builtin` (in
 # posix mode the special builtins are found before functions), or a readonly __: then the shell must end, rather than

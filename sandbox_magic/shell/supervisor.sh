@@ -21,7 +21,10 @@ bash)
 *)
   report=$6 eval=$7 code=$8
   # Interactive for the same reason as bash (see bash.sh); busybox not: its applets would read what it has read ahead.
-  case ${wish##*/}$BB_ASH_VERSION in sh|dash) set -- "$wish" -i ;; *) set -- "$wish" ;; esac ;;
+  case ${wish##*/}:$(readlink /proc/$$/exe) in
+  *busybox*|ash:*) set -- "$wish" ;;
+  *) set -- "$wish" -i ;;
+  esac ;;
 esac
 command -v setsid >/dev/null && set -- setsid "$@"     # kill 0 in a cell spares this process
 
