@@ -51,8 +51,9 @@ class Capture:
         if self._runs and (self._runs[-1] > 0) == (length > 0):
             self._runs[-1] += length
         else:
+            if self._runs:
+                self._left -= self._runs.itemsize  # so that output in single bytes stays bounded too
             self._runs.append(length)
-            self._left -= self._runs.itemsize  # so that output in single bytes stays bounded too
 
     def output(self) -> bytes:
         """Return both streams in order of arrival."""

@@ -126,7 +126,7 @@ def demo(given: argparse.Namespace) -> int:
         InvalidOptions: The notebook or a library is missing.
         EngineUnavailable: No engine answers.
     """
-    client_class, nbformat, exporter_class, cell_error, kernel_died = _libraries()
+    client_class, nbformat, exporter_class, failures = _libraries()
     source = given.notebook or _quickstart()
     try:
         notebook = nbformat.read(source, as_version=4)
@@ -135,10 +135,12 @@ def demo(given: argparse.Namespace) -> int:
     _working_engines()  # the reason on one screen, before a kernel is started
     failure = ""
     with tempfile.TemporaryDirectory(prefix="sandbox-demo-") as folder:  # what the cells write goes with it
-        client = _showing(client_class, notebook, folder)
+        screen = _Screen(notebook)
+        client = _client(client_class, notebook, folder, screen)
         try:
             client.execute()
-        except (cell_error, kernel_died) as error:
+            screen.end()
+        except failures as error:
             failure = f"{source.name} failed: {str(error).strip().splitlines()[-1]}"
     page, _ = exporter_class().from_notebook_node(notebook)
     given.output.mkdir(parents=True, exist_ok=True)
@@ -156,13 +158,13 @@ def _libraries() -> tuple[Any, ...]:
     try:
         import nbformat  # noqa: PLC0415 # an extra, and slow
         from nbclient import NotebookClient  # noqa: PLC0415
-        from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError  # noqa: PLC0415
+        from nbclient.exceptions import CellExecutionError, CellTimeoutError  # noqa: PLC0415
         from nbconvert import HTMLExporter  # noqa: PLC0415
     except ImportError as error:
         raise InvalidOptions(
             f"the demo needs {error.name}, which is not installed: pip install 'sandbox-magic[demo]'"
         ) from error
-    return NotebookClient, nbformat, HTMLExporter, CellExecutionError, (CellTimeoutError, DeadKernelError)
+    return NotebookClient, nbformat, HTMLExporter, (CellExecutionError, CellTimeoutError, RuntimeError)
 
 
 def _quickstart() -> Path:
@@ -173,18 +175,19 @@ def _quickstart() -> Path:
     raise InvalidOptions(f"there is no {QUICKSTART} here: run this in a checkout of sandbox-magic, or name a notebook")
 
 
-def _showing(client_class: Any, notebook: Any, folder: str) -> Any:
-    """Return a client that executes the notebook with this very Python and writes all of it to stdout as it comes."""
+def _client(client_class: Any, notebook: Any, folder: str, screen: _Screen) -> Any:
+    """Return a client that executes the notebook in `folder` with this very Python and shows it as it comes."""
     from jupyter_client.kernelspec import KernelSpecManager  # noqa: PLC0415 # comes with the demo's libraries
     from jupyter_client.manager import AsyncKernelManager  # noqa: PLC0415
 
     class Manager(AsyncKernelManager):
         """Knows one kernel: another one, installed for this user as python3, would not have this package."""
 
+        def _transport_default(self) -> str:
+            return "ipc"  # not TCP, where newer kernels warn that it is not encrypted
+
         def _kernel_spec_manager_default(self) -> KernelSpecManager:
             return KernelSpecManager(kernel_dirs=[])
-
-    screen = _Screen(notebook)
 
     class Client(client_class):  # type: ignore[misc] # it is Any: the library is optional
         """Passes each message on after it was stored in the notebook."""
@@ -200,7 +203,6 @@ def _showing(client_class: Any, notebook: Any, folder: str) -> Any:
         timeout=CELL_SECONDS,
         resources={"metadata": {"path": folder}},
         on_cell_start=screen.begin,
-        on_notebook_complete=screen.end,
     )
 
 
@@ -229,7 +231,7 @@ class _Screen:
             for line in rest:
                 self._write(f"{' ' * len(prompt)}{self._paint(_BOLD, line)}\n")
 
-    def end(self, **_notebook: Any) -> None:
+    def end(self) -> None:
         """Show the text below the last code cell."""
         self._show_text(len(self._cells))
 

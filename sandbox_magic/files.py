@@ -23,7 +23,12 @@ _ERRORS_MAX = 4096
 
 # Speaks only after it was spoken to. The fence on stderr carries tar's exit code, for the streams may end late.
 _FRAME = 'IFS= read -r token; {command}; printf "\\036%s %s\\n" "$token" "$?" >&2'
-_PUT = 'command -v tar >/dev/null && mkdir -p "$1" && tar -xf - -C "$1"'
+# Each chunk comes after its length, and dd reads exactly that: so tar gets an end of file (busybox's waits for one)
+# although the stream stays open.
+_PUT = (
+    'command -v tar dd >/dev/null && mkdir -p "$1" && while read -r size && [ "$size" -gt 0 ]; do '
+    'dd bs="$size" count=1 iflag=fullblock 2>/dev/null || break; done | tar -xf - -C "$1"'
+)
 _GET = 'command -v tar >/dev/null && cd -- "$1" && [ -e "./$2" ] && tar -cf - "./$2"'
 
 
@@ -90,11 +95,13 @@ class _Transfer:
         """Send an archive and wait for tar's end."""
         try:
             for chunk in chunks:
+                self._transport.send(b"%d\n" % len(chunk))
                 self._transport.send(chunk)
                 while self._transport.pending() > _QUEUE and self._pump(None):
                     pass
                 if self._over():
                     break  # tar has given up; it says why
+            self._transport.send(b"0\n")
             while self._pump(None):
                 pass
             self._check()

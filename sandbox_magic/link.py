@@ -125,10 +125,10 @@ class ShellLink:
         assert self._transport is not None
         self._transport.send(self.protocol.send(code, stdin=stdin))
 
-    def recover(self) -> None:
-        """Make an interrupted shell report."""
+    def recover(self, *, last: bool = False) -> None:
+        """Make an interrupted shell report; with `last`, or end."""
         if self._transport is not None:
-            self._transport.send(self.protocol.recover())
+            self._transport.send(self.protocol.recover(last=last))
 
     def receive(self, timeout: float | None) -> Iterator[Event]:
         """Yield what has come for the running cell; what belongs to no cell is kept here."""

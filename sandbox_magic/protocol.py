@@ -155,7 +155,7 @@ class _Lines:
         self.input = fill("input")
         self.run = fill("run")
         self.run += fill("again")
-        self.last = fill("again") + fill("last")
+        self.again, self.last = fill("again"), fill("last")
         self.stdin = f"/proc/{pid}/fd/8".encode()
 
 
@@ -273,13 +273,18 @@ class ShellProtocol:
         self._ended.clear()
         return head + run.replace(b"@TEXT@", quote(text))
 
-    def recover(self) -> bytes:
+    def recover(self, *, last: bool = False) -> bytes:
         """Return the bytes that make a shell report which has not; harmless at any other time.
 
         To be sent after each signal, for dash forgets the lines that it had read ahead when SIGINT takes it to its top
         level; and once when a cell has been silent for a while, for a cell may have redefined what our lines call.
+
+        Args:
+            last: The first try has not helped: a shell that cannot report ends itself.
         """
-        return self._lines.last.replace(b"@TOKEN@", self._token) if self._lines else b""
+        if self._lines is None:
+            return b""
+        return (self._lines.last if last else self._lines.again).replace(b"@TOKEN@", self._token)
 
     def receive(self, stream: str, data: bytes) -> list[Event]:
         """Take what one stream brought and return what it means.

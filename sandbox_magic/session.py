@@ -21,7 +21,9 @@ from sandbox_magic.result import Result
 from sandbox_magic.spec import check_env
 
 _BEGIN_SECONDS = 1.0  # how long an interrupt waits for a cell that has not begun
-_RESCUE_SECONDS = 1.0  # after which a shell that does not report is made to; see shell/bash.sh, `last`
+_RESCUE_SECONDS = (1.0, 1.5)  # after which a shell that does not report is made to; see shell/bash.sh, `last`
+_SIGKILL = 137
+_SETTLE_SECONDS = 0.1  # in which the end of a sandbox follows the SIGKILL of its processes
 _PREPARE_SECONDS = 10.0
 _CLOSE_SECONDS = 2.0  # how long a close waits for a running cell to let go; its machine ends it in any case
 _ATTEMPTS = 3
@@ -42,7 +44,7 @@ class _Run:
     stdin: bytes | None = None
     tick: Tick | None = None
     deadline: float | None = None
-    rescued: bool = False
+    rescues: int = 0
     sent_at: float = 0.0
     duration: float = 0.0
     begun: bool = False
@@ -219,6 +221,7 @@ class Session:
             while not run.done:
                 self._pump(run, self._wait(run))
                 if run.done:
+                    self._settle(run)
                     return
                 if self._closed:
                     raise SessionClosed("the session was closed while a command was running")
@@ -240,14 +243,15 @@ class Session:
     def _wait(self, run: _Run) -> float | None:
         """Return how long to wait for the next bytes."""
         wait = run.tick() if run.tick is not None else None
-        if run.rescued and run.deadline is None and not run.ladder.climbing:
+        rescued = run.rescues == len(_RESCUE_SECONDS)
+        if rescued and run.deadline is None and not run.ladder.climbing:
             return wait
         waits = [] if wait is None else [wait]
-        if not run.rescued:
-            left = run.sent_at + _RESCUE_SECONDS - time.monotonic()
+        if not rescued:
+            left = run.sent_at + _RESCUE_SECONDS[run.rescues] - time.monotonic()
             if left <= 0:
-                run.rescued = True
-                self._link.recover()
+                run.rescues += 1
+                self._link.recover(last=run.rescues == len(_RESCUE_SECONDS))
             waits.append(max(left, 0.0))
         if run.deadline is not None:
             waits.append(run.deadline - time.monotonic())
@@ -283,6 +287,19 @@ class Session:
                 self._stream_ended(run)
             case Died() | Exited():
                 self._never_began(event, run)
+
+    def _settle(self, run: _Run) -> None:
+        """After a SIGKILL of the shell: was it the end of the whole sandbox? Then the stream ends in a moment."""
+        end = time.monotonic() + _SETTLE_SECONDS
+        while run.shell_ended and run.exit_code == _SIGKILL and self._link.connected:
+            left = end - time.monotonic()
+            if left <= 0:
+                return
+            if any(isinstance(event, Exited) for event in self._link.receive(left)):
+                self._link.drop()
+                if not self._link.machine.alive():
+                    run.notes.clear()
+                    self._lost(run, "the sandbox itself has ended during this cell; its files are lost")
 
     def _show(self, event: Output, run: _Run) -> None:
         if run.on_output is None or run.error is not None:

@@ -7,6 +7,8 @@ in it (`OpenStdin`, `StdinOnce`, `AutoRemove`). Sessions are execs beside it, un
 
 from __future__ import annotations
 
+import io
+import tarfile
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -71,11 +73,12 @@ def container_body(spec: SandboxSpec, *, labels: Mapping[str, str], cpus: float)
     else:
         host["cap_drop"], host["cap_add"] = ["ALL"], list(profile.capabilities)
     if profile.read_only:
+        owner = _numeric(spec.user or profile.user)
         host["read_only"] = True
         host["tmpfs"] = {
             "/tmp": "rw,exec,nosuid,nodev,size=256m,mode=1777,nr_inodes=65536",  # noqa: S108 # the sandbox's own
             "/run": "rw,nosuid,nodev,size=16m,mode=1777,nr_inodes=4096",
-            "/work": "rw,exec,nosuid,nodev,size=1g,mode=1777,nr_inodes=262144",
+            "/work": f"rw,exec,nosuid,nodev,size=1g,mode=1777,nr_inodes=262144{owner}",
         }
     return {
         "image": spec.image,
@@ -91,6 +94,22 @@ def container_body(spec: SandboxSpec, *, labels: Mapping[str, str], cpus: float)
         "stop_signal": "SIGKILL",
         "host_config": host,
     }
+
+
+def _numeric(user: str | None) -> str:
+    """Return the tmpfs options that give a folder to this user; runc keeps the folder's mode whatever is asked for."""
+    uid, _, gid = (user or "").partition(":")
+    return f",uid={uid},gid={gid or uid}" if uid.isdigit() and (gid or uid).isdigit() else ""
+
+
+def _open_folder(path: str) -> bytes:
+    """Return an archive with one folder that everybody may write into, as /tmp is."""
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as archive:
+        member = tarfile.TarInfo(path.lstrip("/"))
+        member.type, member.mode = tarfile.DIRTYPE, 0o1777
+        archive.addfile(member)
+    return data.getvalue()
 
 
 class DockerMachine(Machine):
@@ -243,6 +262,10 @@ class DockerEngine(Engine):
                 _call(api.disconnect_container_from_network, ident, _BRIDGE, force=True)
             keeper = _call(api.attach_socket, ident, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
             close_in_child(_raw(keeper))
+            if spec.user and not spec.limits.read_only and not spec.mounts:
+                # Another user than root could not write where the session starts. Not started yet, no volumes, not
+                # compressed: none of the holes of the archive call apply.
+                _call(api.put_archive, ident, "/", _open_folder(spec.cwd))
             _call(api.start, ident)
         except BaseException:
             if keeper is not None:

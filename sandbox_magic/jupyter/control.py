@@ -123,7 +123,7 @@ class Control:
         """Copy a host file or folder into the sandbox."""
         source, *rest = request.counted(1, 2)
         with self._ready(request) as sandbox:
-            target = rest[0] if rest else sandbox.spec.cwd
+            target = rest[0] if rest else sandbox.spec.cwd.rstrip("/") + "/"
             sandbox.put(Path(source).expanduser(), target)
         _say(f"copied {one_line(source)} to {one_line(target)} in the sandbox")
 
