@@ -40,8 +40,8 @@ def main(names: list[str]) -> int:
                 for row in measure():
                     print(row, flush=True)
                     bad |= row.ok is False
-        except TimeoutError as error:
-            print(Row(name, "unknown", f"{error}", False), flush=True)
+        except Exception as error:  # noqa: BLE001 # one group that fails must not hide the others
+            print(Row(f"{name}: {error}"[:58], "unknown", "", False), flush=True)
             bad = True
     print(f"\n{time.monotonic() - begin:.0f} s in all")
     return int(bad)

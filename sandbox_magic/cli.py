@@ -141,7 +141,7 @@ def demo(given: argparse.Namespace) -> int:
             client.execute()
             screen.end()
         except failures as error:
-            failure = f"{source.name} failed: {str(error).strip().splitlines()[-1]}"
+            failure = _COLOUR.sub("", f"{source.name} failed: {str(error).strip().splitlines()[-1]}")
     page, _ = exporter_class().from_notebook_node(notebook)
     given.output.mkdir(parents=True, exist_ok=True)
     executed = given.output / source.name
@@ -183,9 +183,6 @@ def _client(client_class: Any, notebook: Any, folder: str, screen: _Screen) -> A
     class Manager(AsyncKernelManager):
         """Knows one kernel: another one, installed for this user as python3, would not have this package."""
 
-        def _transport_default(self) -> str:
-            return "ipc"  # not TCP, where newer kernels warn that it is not encrypted
-
         def _kernel_spec_manager_default(self) -> KernelSpecManager:
             return KernelSpecManager(kernel_dirs=[])
 
@@ -200,7 +197,9 @@ def _client(client_class: Any, notebook: Any, folder: str, screen: _Screen) -> A
         notebook,
         kernel_name="python3",
         kernel_manager_class=Manager,
+        extra_arguments=["--IPKernelApp.log_level=ERROR"],  # newer kernels warn that TCP is not encrypted
         timeout=CELL_SECONDS,
+        coalesce_streams=True,  # one output below a cell, however many pieces it came in
         resources={"metadata": {"path": folder}},
         on_cell_start=screen.begin,
     )

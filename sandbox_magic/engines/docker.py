@@ -8,6 +8,7 @@ in it (`OpenStdin`, `StdinOnce`, `AutoRemove`). Sessions are execs beside it, un
 from __future__ import annotations
 
 import io
+import select
 import tarfile
 import time
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,7 @@ LABEL = "sandbox-magic"
 KEEPER_USER = "64711:64711"  # in no image's passwd; root without CAP_KILL cannot signal it
 _KEEPER = ["sh", "-c", "while read -r line; do :; done", "sandbox-keeper"]
 _GONE_SECONDS = 10
+_ENDING_SECONDS = 0.2  # in which a container that is ending has ended
 _BRIDGE = "bridge"
 
 
@@ -170,6 +172,9 @@ class DockerMachine(Machine):
         }
 
     def alive(self) -> bool:
+        # The keeper never prints: its stream becomes readable when it ends, a moment before the engine knows.
+        if self._closed or select.select([_raw(self._keeper)], [], [], _ENDING_SECONDS)[0]:
+            return False
         try:
             return bool(self._api.inspect_container(self.id)["State"]["Running"])
         except Exception:  # noqa: BLE001 # gone, or the engine is: not usable either way

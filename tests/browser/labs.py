@@ -67,10 +67,9 @@ def running_lab(folder: Path, private: Path) -> Iterator[Lab]:
         "ServerApp.root_dir": str(folder),
         "ServerApp.open_browser": "False",
         "ServerApp.allow_root": "True",
-        "LabApp.news_url": "None",
-        "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
     }
     command = [sys.executable, "-m", "jupyterlab", *(f"--{name}={value}" for name, value in settings.items())]
+    _ask_nobody_for_news(private)
     (folder / "pyproject.toml").touch()  # the nearest one is this, not that of the checkout
     log = private / "lab.log"
     with log.open("wb") as sink:
@@ -115,6 +114,13 @@ def _environment(private: Path) -> dict[str, str]:
     return theirs | {name: str(private / name.lower()) for name in names}
 
 
+def _ask_nobody_for_news(private: Path) -> None:
+    """Let Lab ask neither the user about news nor the network about updates."""
+    file = private / "jupyterlab_settings_dir/@jupyterlab/apputils-extension/notification.jupyterlab-settings"
+    file.parent.mkdir(parents=True)
+    file.write_text('{"checkForUpdates": false, "fetchNews": "false"}')
+
+
 class Notebook:
     """A notebook that is open in JupyterLab; its kernel is ready.
 
@@ -135,9 +141,9 @@ class Notebook:
         self.wait_until_idle()
 
     def wait_until_idle(self) -> None:
-        """Wait until Lab shows that the kernel has nothing to do."""
-        indicator = self._page.locator(".jp-NotebookPanel .jp-Notebook-ExecutionIndicator")
-        expect(indicator).to_have_attribute("data-status", "idle", timeout=WAIT)
+        """Wait until Lab shows that the kernel is connected and has nothing to do."""
+        # Not the notebook's own indicator: that is idle before there is a kernel, and then Lab drops what is run.
+        expect(self._page.locator("#jp-main-statusbar").get_by_text("| Idle")).to_be_visible(timeout=WAIT)
 
     def run_all(self) -> None:
         self._page.get_by_role("menuitem", name="Run", exact=True).click()

@@ -36,7 +36,7 @@ def test_output_of_a_cell_is_streamed(lab: Lab, page: Page) -> None:
     notebook = Notebook(lab, page, "stream", LOAD, "%%sandbox\necho first; sleep 2; echo second", "print('end')")
     notebook.run_all()
     expect(notebook.outputs(1)).to_have_text("first\n", timeout=WAIT)
-    expect(notebook.prompt(1)).to_have_text("[*]:", timeout=1)  # it still runs
+    expect(notebook.prompt(1)).to_have_text("[*]:", timeout=1000)  # it still runs
     expect(notebook.outputs(1)).to_have_text("first\nsecond\n", timeout=WAIT)
     expect(notebook.outputs(2)).to_have_text("end\n", timeout=WAIT)
 

@@ -27,6 +27,11 @@ def variables(kernel: Kernel) -> tuple[str, str]:
     return kernel.value("_exit_code"), kernel.value("_sandbox.exit_code")
 
 
+def running(kernel: Kernel) -> set[str]:
+    """Return the names of the kernel's sandboxes, as the engine has them."""
+    return {found.labels["sandbox-magic.name"] for found in kernel.containers()}
+
+
 def assert_short(cell: Cell, name: str) -> None:
     """The error is one text of at most three lines and holds nothing of our stack."""
     assert cell.status == "error"
@@ -50,7 +55,7 @@ def test_reload_and_unload_keep_the_live_sandbox(kernel: Kernel) -> None:
     assert gone.stdout == "" and "%%sandbox" in gone.stderr + gone.error and "not found" in gone.stderr + gone.error
     kernel.ok("%load_ext sandbox_magic")
     assert kernel.ok("%%sandbox\necho $kept").stdout == "alive\n"
-    assert len(kernel.containers()) == 1
+    assert running(kernel) == {"default"}
 
 
 def test_state_stays_between_cells(kernel: Kernel) -> None:
@@ -240,7 +245,7 @@ def test_sandbox_that_the_engine_ends_in_a_cell(kernel: Kernel) -> None:
     assert_short(kernel.wait(cell), "CommandFailed")
     assert "exit status unknown" in cell.error and "the sandbox itself has ended" in cell.error
     assert variables(kernel) == ("None", "None")
-    assert kernel.ok("%%sandbox -n doomed\necho again").stdout == "again\n"
+    assert kernel.ok("%%sandbox -n doomed\necho again").stdout.startswith("again\n")
     kernel.ok("%sandboxctl stop -n doomed")
 
 
@@ -347,9 +352,9 @@ def test_two_names_are_two_sandboxes(kernel: Kernel) -> None:
     kernel.ok("%%sandbox -n second --image busybox:latest\nwho=second; echo second >/tmp/who")
     assert kernel.ok("%%sandbox\necho $who $(cat /tmp/who)").stdout == "first first\n"
     assert kernel.ok("%%sandbox -n second\necho $who $(cat /tmp/who)").stdout == "second second\n"
-    assert len(kernel.containers()) == 2
+    assert running(kernel) >= {"default", "second"}
     kernel.ok("%sandboxctl stop -n second")
-    assert len(kernel.containers()) == 1
+    assert "default" in running(kernel) and "second" not in running(kernel)
 
 
 def test_control_verbs(kernel: Kernel) -> None:

@@ -1,0 +1,169 @@
+"""Wishes, requests, results: values, without any engine."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import sandbox_magic
+from sandbox_magic import CommandFailed, CommandTimeout, ImageNotFound, InvalidOptions, Mount, Sandbox, SandboxSpec
+from sandbox_magic.capture import Capture
+from sandbox_magic.engines.base import Owner
+from sandbox_magic.engines.docker import KEEPER_USER, container_body
+from sandbox_magic.protocol import Output
+from sandbox_magic.result import Result
+from sandbox_magic.spec import parse_size
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("1", 1), ("2k", 2048), ("512m", 512 << 20), ("1.5g", 3 << 29), ("1GiB", 1 << 30), ("1 GB", 1 << 30)],
+)
+def test_sizes(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "x", "-1", "1x", "1mm", "m"])
+def test_not_sizes(text: str) -> None:
+    with pytest.raises(InvalidOptions, match="size"):
+        parse_size(text)
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        {"profile": "none"},
+        {"image": ""},
+        {"image": "-v"},
+        {"image": "a b"},
+        {"memory": 1},
+        {"cpus": 0},
+        {"pids": 1},
+        {"cwd": "work"},
+        {"env": {"1": "x"}},
+        {"env": {"X": "\0"}},
+        {"engine": 1, "no_such_field": 2},
+        {"mounts": ["/tmp"]},
+        {"mounts": ["/tmp:relative"]},
+        {"mounts": ["/tmp:/x/../y"]},
+        {"mounts": ["/tmp:/x:rx"]},
+    ],
+)
+def test_wishes_that_cannot_be(wish: dict) -> None:
+    with pytest.raises(InvalidOptions):
+        Sandbox(**wish)
+
+
+def test_mounts_resolve_links_before_they_judge(tmp_path: Path) -> None:
+    (tmp_path / "etc").symlink_to("/etc")
+    with pytest.raises(InvalidOptions, match="refused"):
+        Mount(str(tmp_path / "etc"), "/x")
+    (tmp_path / "docker.sock").touch()
+    with pytest.raises(InvalidOptions, match="socket"):
+        Mount(str(tmp_path / "docker.sock"), "/x")
+    assert Mount.parse(f"{tmp_path}:/data:rw") == Mount(str(tmp_path), "/data", True)
+
+
+def test_the_request_of_standard() -> None:
+    body = container_body(SandboxSpec(), labels={"a": "b"}, cpus=2)
+    host = body["host_config"]
+    assert body["user"] == KEEPER_USER
+    assert (body["stdin_open"], body["tty"], body["detach"]) == (True, False, False)
+    assert host["cap_drop"] == ["ALL"]
+    assert host["cap_add"] == ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"]
+    assert host["security_opt"] == ["no-new-privileges"]
+    assert host["mem_limit"] == host["memswap_limit"] == 4 << 30
+    assert host["pids_limit"] == 1024
+    assert host["log_config"] == {"Type": "none"}
+    assert (host["auto_remove"], host["init"]) == (True, True)
+
+
+def test_cpus_never_exceed_the_engine() -> None:
+    assert container_body(SandboxSpec(), labels={}, cpus=1)["host_config"]["nano_cpus"] == 10**9
+    assert container_body(SandboxSpec(cpus=8), labels={}, cpus=2)["host_config"]["nano_cpus"] == 2 * 10**9
+
+
+def test_secrets_are_not_in_the_repr() -> None:
+    assert "tweet" not in repr(SandboxSpec(env=(("KEY", "tweet"),)))
+
+
+def test_owner() -> None:
+    me = Owner.me()
+    assert Owner.from_labels(me.labels()) == me
+    assert not me.dead()
+    assert not Owner.from_labels({}).dead()
+    assert not Owner("other-machine/boot/pid:[1]", me.pid, "1").dead()
+    machine, boot, namespace = me.host.split("/")
+    assert Owner(f"{machine}/earlier-boot/{namespace}", me.pid, me.started).dead()
+    assert not Owner(f"{machine}/{boot}/pid:[1]", 999_999_999, "1").dead()
+    assert Owner(me.host, me.pid, "1").dead()
+    process = subprocess.Popen(["sleep", "0"])
+    process.wait()
+    assert Owner(me.host, process.pid, "5").dead()
+
+
+@given(st.lists(st.tuples(st.sampled_from(["stdout", "stderr"]), st.binary(max_size=50)), max_size=40))
+def test_capture_keeps_order_and_streams(pieces: list[tuple[str, bytes]]) -> None:
+    for capture in (Capture(), Capture(in_memory=100)):
+        for stream, data in pieces:
+            capture.add(Output(stream, data))
+        assert capture.output() == b"".join(data for _, data in pieces)
+        assert capture.stdout() == b"".join(data for stream, data in pieces if stream == "stdout")
+        assert capture.stderr() == b"".join(data for stream, data in pieces if stream == "stderr")
+        copy = pickle.loads(pickle.dumps(capture))
+        assert (copy.output(), copy.stderr()) == (capture.output(), capture.stderr())
+
+
+def test_capture_is_bounded() -> None:
+    capture = Capture(in_memory=10, kept=100)
+    for _ in range(1000):
+        capture.add(Output("stdout", b"x"))
+        capture.add(Output("stderr", b"y"))
+    assert capture.truncated
+    assert capture.size == 2000
+    assert len(capture.output()) <= 100
+
+
+def result(code: int | None, output: bytes = b"", **facts: object) -> Result:
+    capture = Capture()
+    capture.add(Output("stdout", output))
+    return Result("command", code, 0.5, capture, **facts)  # type: ignore[arg-type]
+
+
+def test_errors_pickle_and_speak() -> None:
+    failed = pickle.loads(pickle.dumps(CommandFailed(result(127, b"said"))))
+    assert isinstance(failed, subprocess.CalledProcessError)
+    assert (failed.returncode, failed.stdout, failed.output) == (127, "said", "said")
+    assert "command not found" in str(failed)
+    assert failed._render_traceback_() == [f"CommandFailed: {failed}"]
+    assert "unknown" in str(CommandFailed(result(None)))
+    late = pickle.loads(pickle.dumps(CommandTimeout(result(130, stopped_by="SIGINT"), 2.5)))
+    assert isinstance(late, TimeoutError)
+    assert "2.5 s" in str(late)
+    assert "SIGINT" in str(late)
+    missing = pickle.loads(pickle.dumps(ImageNotFound("x:1", "no")))
+    assert (missing.image, missing.reason) == ("x:1", "no")
+
+
+def test_a_result_never_shows_markup() -> None:
+    shown = result(0, b"<script>alert(1)</script>\x1b]0;title\x07")._repr_mimebundle_()
+    assert "<script>" not in shown["text/html"]
+    assert "\x1b" not in shown["text/plain"]
+
+
+def test_importing_is_light() -> None:
+    program = (
+        "import sys, sandbox_magic; sandbox_magic.Sandbox; "
+        "print([m for m in ('IPython', 'docker', 'requests') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "[]\n"
+    for name in sandbox_magic.__all__:
+        assert getattr(sandbox_magic, name) is not None
+    with pytest.raises(AttributeError):
+        sandbox_magic.nothing  # noqa: B018 # the access is the test
