@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -176,8 +177,6 @@ def test_a_sandbox_that_was_removed_from_outside_is_replaced(box: Sandbox) -> No
 
 
 def test_the_end_of_the_sandbox_during_a_run_is_said(box: Sandbox) -> None:
-    import threading
-
     assert box._machine is not None
     timer = threading.Timer(0.4, find_engine(box.spec).remove, [box._machine.id])
     timer.start()

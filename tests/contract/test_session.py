@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from contextlib import suppress
@@ -64,8 +65,6 @@ def test_20_mb_of_random_bytes_survive(shared: Sandbox) -> None:
     result = shared.run(
         "head -c 20000000 /dev/urandom >/tmp/random; md5sum </tmp/random >&2; cat /tmp/random; rm /tmp/random"
     )
-    import hashlib
-
     assert result.stderr.split()[0] == hashlib.md5(result.stdout_bytes).hexdigest()
     assert len(result.stdout_bytes) == 20_000_000
 
@@ -131,7 +130,7 @@ def test_a_shell_that_ends_between_cells_is_replaced_and_it_is_said(box: Sandbox
 
 def test_timeout_keeps_state_and_partial_output(box: Sandbox) -> None:
     box.run("kept=1")
-    with pytest.raises(CommandTimeout, match="0.4 s") as caught:
+    with pytest.raises(CommandTimeout, match=r"0\.4 s") as caught:
         box.run("echo before; sleep 60; echo never", timeout=0.4)
     assert caught.value.result.stdout == "before\n"
     assert caught.value.result.stopped_by == "SIGINT"
