@@ -12,7 +12,9 @@
 __= PS1= PS2=
 
 #: eval
-case $__ in '0 '*) ;; *) \command . @FD@/6 && \command :;; esac; \command eval "${__#* }"
+\unset -f command;
+\command printf '\036@PREFIX@%s begin\n' "${__%% *}" >@FD@/1; \command printf '\036@PREFIX@%s begin\n' "${__%% *}" >@FD@/4;
+__=${__#* }; case $__ in '0 '*) ;; *) \command . @FD@/6 && \command :;; esac; \command eval "${__#* }"
 
 #: code
 \command return "${__%% *}"
@@ -28,11 +30,11 @@ exec >@FD@/1 2>@FD@/4;
 { \command printf %b '@INPUT@' >|@FD@/8 || __='125 \command echo "sandbox: no room for the stdin of the cell" >&2'; } >/dev/null 2>&1
 
 #: run
-\unset -f command; \command printf '\036@PREFIX@@TOKEN@ begin\n' >@FD@/1; \command printf '\036@PREFIX@@TOKEN@ begin\n' >@FD@/4; __='@CODE@ @TEXT@';
-\command . @FD@/5 <@STDIN@; { __="$? $- @TOKEN@"; \unset -f command; \command . @FD@/3; } >/dev/null 2>&1 || \command kill -SYS $$
+\unset -f command; __='@TOKEN@ @CODE@ @TEXT@'; \command . @FD@/5 <@STDIN@;
+{ __="$? $- @TOKEN@"; \unset -f command; \command . @FD@/3; } >/dev/null 2>&1 || :
 
 #: again
-{ case ${__-} in *\ *) __="$? $- @TOKEN@"; \unset -f command; \command . @FD@/3;; esac; } >/dev/null 2>&1 || \command kill -SYS $$
+{ case ${__-} in *\ *) __="$? $- @TOKEN@"; \unset -f command; \command . @FD@/3;; esac; } >/dev/null 2>&1 || :
 
 #: last
-{ case ${__-} in *\ *) \unset -f command; \command kill -SYS "$$";; esac; } >/dev/null 2>&1
+{ case ${__-} in *\ *) \unset -f command; \command kill -SYS $$;; esac; } >/dev/null 2>&1 || \command kill -SYS $$

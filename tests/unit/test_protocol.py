@@ -49,7 +49,7 @@ class Shell:
 
     def send(self, code: str = "true") -> bytes:
         line = self.protocol.send(code)
-        match = re.search(rb"\\036" + self.prefix + rb"([0-9a-f]{8}) begin", line)
+        match = re.search(rb"__='([0-9a-f]{8}) \d+ ", line)
         assert match
         return b"\x1e" + self.prefix + match[1]
 
@@ -234,7 +234,7 @@ def test_lines_are_filled_in(shell: str) -> None:
     assert b"@FD@" not in line
     assert b"@TOKEN@" not in line
     assert b"/proc/7/fd/" in line
-    assert rb"'0 echo '\''it'\'''\''s @TEXT@'\''" in line
+    assert rb" 0 echo '\''it'\'''\''s @TEXT@'\''" in line
 
 
 def test_options_that_would_show_our_lines_are_put_back_for_the_cell() -> None:
@@ -248,7 +248,7 @@ def test_options_that_would_show_our_lines_are_put_back_for_the_cell() -> None:
 def test_the_last_exit_code_travels_with_the_next_cell() -> None:
     shell = Shell()
     shell.run(b"", b"", 42, 4096)
-    assert b"__='42 echo $?" in shell.protocol.send("echo $?")
+    assert b" 42 echo $?" in shell.protocol.send("echo $?")
 
 
 def test_nul_is_refused() -> None:
