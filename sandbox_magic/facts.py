@@ -8,13 +8,13 @@ from sandbox_magic.errors import SandboxError
 
 _SCRIPT = r"""
 while IFS= read -r line; do
-  case $line in Uid:*|CapBnd:*|NoNewPrivs:*|Seccomp:*) echo "$line" ;; esac
+  case $line in Uid:*|CapEff:*|NoNewPrivs:*|Seccomp:*) echo "$line" ;; esac
 done </proc/self/status
 count=0; for file in /proc/[0-9]*/stat; do count=$((count + 1)); done; echo "processes: $count"
 while IFS= read -r line; do case $line in *:*) echo "interface: ${line%%:*}";; esac; done </proc/net/dev
 """
 
-_NAMES = {"Uid": "user id", "CapBnd": "capabilities", "NoNewPrivs": "no new privileges", "Seccomp": "seccomp"}
+_NAMES = {"Uid": "user id", "CapEff": "capabilities", "NoNewPrivs": "no new privileges", "Seccomp": "seccomp"}
 
 
 def inside(control: ControlShell) -> dict[str, object]:

@@ -28,7 +28,10 @@ _START_SECONDS = 30.0
 _LATE_MAX = 1 << 20  # bytes of late output that are kept until somebody takes them
 
 BETWEEN = "the shell had ended since the last cell; this is a new one in the same sandbox, with "
-KEPT = "working directory and exported variables restored (other variables, functions and jobs are lost)"
+KEPT = (
+    "the working directory and the exported variables that the last finished cell left "
+    "(other variables, functions and jobs are lost)"
+)
 NOT_KEPT = "nothing restored: what a new shell needs was lost too"
 
 

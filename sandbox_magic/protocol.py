@@ -155,7 +155,7 @@ class _Lines:
         self.input = fill("input")
         self.run = fill("run")
         self.run += fill("again")
-        self.again, self.last = fill("again"), fill("last")
+        self.recover, self.last = fill("recover"), fill("last")
         self.stdin = f"/proc/{pid}/fd/8".encode()
 
 
@@ -284,7 +284,7 @@ class ShellProtocol:
         """
         if self._lines is None:
             return b""
-        return (self._lines.last if last else self._lines.again).replace(b"@TOKEN@", self._token)
+        return (self._lines.last if last else self._lines.recover).replace(b"@TOKEN@", self._token)
 
     def receive(self, stream: str, data: bytes) -> list[Event]:
         """Take what one stream brought and return what it means.

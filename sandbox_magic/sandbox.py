@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any
 
@@ -79,6 +81,7 @@ class Sandbox:
         self.last: Result | None = None
         self._on_progress = on_progress
         self._lock = threading.RLock()
+        self._owner = os.getpid()
         self._machine: Machine | None = None
         self._session: Session | None = None
         self._closed = False
@@ -106,6 +109,7 @@ class Sandbox:
             EngineError: The engine refused.
             SessionClosed: It was closed.
         """
+        self._refuse_in_child()  # before the lock, which another thread may have held at the moment of the fork
         with self._lock:
             if self._closed:
                 raise SessionClosed("this sandbox is closed; make a new one")
@@ -137,8 +141,15 @@ class Sandbox:
         if machine is not None:
             machine.close()
 
+    def _refuse_in_child(self) -> None:
+        if os.getpid() != self._owner:
+            raise SessionClosed(
+                "this sandbox belongs to the process that this one was forked from; make another one here"
+            )
+
     def reset(self) -> None:
         """End what there is and start afresh from the image, with the same wish."""
+        self._refuse_in_child()
         with self._lock:
             self._online = self.spec.network or self.spec.limits.online
             if self._closed:
@@ -153,6 +164,8 @@ class Sandbox:
             EngineError: The engine could not be told; the sandbox ends with this process all the same.
         """
         self._closed = True
+        if os.getpid() != self._owner:
+            return  # a forked child: the sandbox is its parent's
         session = self._session
         if session is not None:
             session.close()  # first, and without the lock: a command may be running
@@ -240,6 +253,7 @@ class Sandbox:
         return self._session.late_output() if self._session is not None else []
 
     def _running(self) -> Session:
+        self._refuse_in_child()
         with self._lock:
             gone = self._session is not None and not self._session.usable()
             if gone:
@@ -263,13 +277,17 @@ class Sandbox:
 
         Args:
             source: The file or folder here.
-            target: Where to: a folder if it ends with a slash, else the new name; relative to the first directory.
+            target: Where to: a folder if it is one or ends with a slash, else the new name; relative to the first
+                directory. Folders that are missing on the way are made.
 
         Raises:
             TransferError: It cannot be read or written, or holds what cannot be copied.
         """
         self.start()
         assert self._machine is not None
+        path = PurePosixPath(self.spec.cwd, target)
+        if self._running().control.call(f"[ -d {shlex.quote(str(path))} ] && echo yes", timeout=10):
+            target += "/"
         files.put(self._machine, Path(source), target, cwd=self.spec.cwd)
 
     def get(self, source: str, target: str | Path = ".") -> list[Path]:
@@ -288,6 +306,7 @@ class Sandbox:
 
     def network(self, online: bool) -> None:
         """Put the whole sandbox on the network, or take it off, until told otherwise."""
+        self._refuse_in_child()
         with self._lock:
             self.start()
             self._connect(online)

@@ -273,6 +273,12 @@ class Session:
 
     def _take(self, event: Event, run: _Run) -> None:
         match event:
+            case Died() if run.done:
+                self._link.lost_between()
+                self._link.restart()
+            case Exited() if run.done:
+                self._link.lost_between()
+                self._link.drop()
             case Output():
                 run.capture.add(event)
                 self._show(event, run)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 from sandbox_magic.engines.base import Engine, Probe
-from sandbox_magic.errors import EngineError, InvalidOptions
+from sandbox_magic.errors import InvalidOptions
 from sandbox_magic.spec import SandboxSpec
 
 NAMES = ("auto", "docker")
@@ -35,8 +35,9 @@ def probe_all() -> list[Probe]:
 
 
 def sweep_all() -> list[str]:
-    """Remove the sandboxes whose owner is provably dead, on every engine that answers; return their ids."""
-    try:
-        return _docker(None).sweep()
-    except EngineError:
-        return []  # no engine, nothing to sweep
+    """Remove the sandboxes whose owner is provably dead; return their ids.
+
+    Raises:
+        EngineUnavailable: No engine answers, so nothing is known.
+    """
+    return _docker(None).sweep()

@@ -27,7 +27,20 @@ if TYPE_CHECKING:
 
 LABEL = "sandbox-magic"
 KEEPER_USER = "64711:64711"  # in no image's passwd; root without CAP_KILL cannot signal it
-_KEEPER = ["sh", "-c", "while read -r line; do :; done", "sandbox-keeper"]
+# Where the session may be root the container must start as root: else no-new-privileges leaves an exec as root without
+# a single capability. The keeper then changes its own user id, with what the image has (util-linux, or busybox's su).
+_KEEPER = [
+    "sh",
+    "-c",
+    """trap "" HUP INT QUIT TERM
+keep=': sandbox-keeper; while read -r line; do :; done' ids='--reuid=64711 --regid=64711 --clear-groups'
+[ "$(id -u)" = 0 ] || eval "$keep"
+setpriv $ids true </dev/null 2>/dev/null && exec setpriv $ids sh -c "$keep"
+su -s /bin/sh nobody -c true </dev/null >/dev/null 2>&1 && exec su -s /bin/sh nobody -c "$keep"
+eval "$keep"
+""",
+    "sandbox-keeper",
+]
 _GONE_SECONDS = 10
 _ENDING_SECONDS = 0.2  # in which a container that is ending has ended
 _BRIDGE = "bridge"
@@ -86,7 +99,7 @@ def container_body(spec: SandboxSpec, *, labels: Mapping[str, str], cpus: float)
         "image": spec.image,
         "command": _KEEPER[1:],
         "entrypoint": _KEEPER[:1],
-        "user": KEEPER_USER,
+        "user": KEEPER_USER if profile.read_only else "0:0" if profile.capabilities is not None else spec.user,
         "working_dir": spec.cwd,
         "hostname": "sandbox",
         "stdin_open": True,
@@ -173,7 +186,7 @@ class DockerMachine(Machine):
 
     def alive(self) -> bool:
         # The keeper never prints: its stream becomes readable when it ends, a moment before the engine knows.
-        if self._closed or select.select([_raw(self._keeper)], [], [], _ENDING_SECONDS)[0]:
+        if self._closed or _readable(_raw(self._keeper), _ENDING_SECONDS):
             return False
         try:
             return bool(self._api.inspect_container(self.id)["State"]["Running"])
@@ -328,6 +341,12 @@ def _translated(error: Exception) -> EngineError:
     if isinstance(error, APIError):
         return EngineError(f"the Docker Engine refused: {error.explanation or error}")
     return EngineUnavailable(f"the Docker Engine does not answer any more: {' '.join(str(error).split())[:200]}")
+
+
+def _readable(sock: Any, timeout: float) -> bool:
+    poll = select.poll()  # `select` refuses descriptors above 1023
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(timeout * 1000))
 
 
 def _raw(stream: Any) -> Any:

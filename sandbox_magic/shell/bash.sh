@@ -19,12 +19,13 @@ case ${POSIXLY_CORRECT-} in rescue) \unset -f builtin; \unset POSIXLY_CORRECT;; 
 { \builtin printf ': %s\n' "$__"; \builtin export -p; \builtin printf '__=restored\n'; } >|@FD@/7;
 \builtin printf -v __ %s ''; PS0= PS1= PS2= PROMPT_COMMAND=
 
-# Both begin fences, then the cell, with a DEBUG trap and $? as the last cell left them. `&& :` keeps the ERR trap and
-# set -e away from the code that is put back into $?.
+# Both begin fences, then the cell, with $? as the last cell left it, or with its DEBUG trap. `&& :` keeps the ERR trap
+# and set -e away from the code that is put back into $?.
 #: eval
 \builtin printf '\036@PREFIX@%s begin\n' "${__%% *}" >@FD@/1; \builtin printf '\036@PREFIX@%s begin\n' "${__%% *}" >@FD@/4;
-__=${__#* }; [[ -s @FD@/9 ]] && \builtin . @FD@/9;
-[[ $__ = 0\ * ]] || \builtin . @FD@/6 && \builtin :; \builtin eval "${__#* }"
+__=${__#* };
+if [[ -s @FD@/9 ]]; then \builtin eval "\builtin . @FD@/9;${__#* }";
+else [[ $__ = 0\ * ]] || \builtin . @FD@/6 && \builtin :; \builtin eval "${__#* }"; fi
 
 #: code
 \builtin return "${__%% *}"
@@ -40,16 +41,21 @@ exec >@FD@/1 2>@FD@/4;
 #: input
 { \builtin printf %b '@INPUT@' >|@FD@/8 || __='125 \builtin echo "sandbox: no room for the stdin of the cell" >&2'; } >/dev/null 2>&1
 
-# A DEBUG trap is lifted and kept by the line itself, for files do not see it.
 #: run
-__='@TOKEN@ @CODE@ @TEXT@';\. @FD@/5<@STDIN@;{ __="$? $- @TOKEN@";\. @FD@/3;\trap -p DEBUG>@FD@/9;\trap - DEBUG;} &>/dev/null||:
+__='@TOKEN@ @CODE@ @TEXT@';\. @FD@/5<@STDIN@;{ __="$? $- @TOKEN@";\. @FD@/3||\kill -SYS $$;} &>/dev/null||:
 
-# The next line, for an error that took the shell out of the line above.
+# The next line, also after an error that took the shell out of the line above. A DEBUG trap is lifted and kept here, for
+# a file does not see it.
 #: again
+{ case ${__-} in *\ *)__="$? $- @TOKEN@";\. @FD@/3;;esac;\trap -p DEBUG>@FD@/9;\trap - DEBUG;} &>/dev/null||:
+
+# Sent when nothing has been heard for a while, and after signals: dash forgets the lines that it had read ahead.
+#: recover
 { case ${__-} in *\ *)__="$? $- @TOKEN@";\. @FD@/3;;esac;} &>/dev/null||:
 
-# Sent when nothing has been heard for a while. Still not reported: a function named `builtin` (in posix mode the special
+# Sent when that has not helped. Still not reported: a function named `builtin` (in posix mode the special
 # builtins are found before functions), a readonly __, or no descriptor left to open /dev/null: then the shell must end,
 # by a signal that nothing else uses, rather than leave the client waiting. The exit code is then reported as unknown.
+# (In `run` it does so at once when the supervisor is gone.)
 #: last
 { case ${__-} in *\ *) POSIXLY_CORRECT=rescue; \. @FD@/3; case $__ in *\ *) \builtin kill -SYS $$;; esac;; esac; } >/dev/null 2>&1 || \builtin kill -SYS $$

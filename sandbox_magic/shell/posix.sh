@@ -31,9 +31,12 @@ exec >@FD@/1 2>@FD@/4;
 
 #: run
 \unset -f command; __='@TOKEN@ @CODE@ @TEXT@'; \command . @FD@/5 <@STDIN@;
-{ __="$? $- @TOKEN@"; \unset -f command; \command . @FD@/3; } >/dev/null 2>&1 || :
+{ __="$? $- @TOKEN@"; \unset -f command; \command . @FD@/3 || \command kill -SYS $$; } >/dev/null 2>&1 || :
 
 #: again
+{ case ${__-} in *\ *) __="$? $- @TOKEN@"; \unset -f command; \command . @FD@/3;; esac; } >/dev/null 2>&1 || :
+
+#: recover
 { case ${__-} in *\ *) __="$? $- @TOKEN@"; \unset -f command; \command . @FD@/3;; esac; } >/dev/null 2>&1 || :
 
 #: last
