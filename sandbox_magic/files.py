@@ -121,9 +121,7 @@ class _Transfer:
         return self._fence in self._errors and self._errors.endswith(b"\n")
 
     def _pump(self, unpacker: Unpacker | None) -> bool:
-        """Move what can be moved; return whether there is more to come."""
-        if self._over():
-            return False
+        """Move what can be moved; return whether there is more to come: each stream until its end."""
         begun = time.monotonic()
         chunks = self._transport.receive(_IDLE_SECONDS)
         if not chunks and time.monotonic() - begun >= _IDLE_SECONDS:
@@ -140,7 +138,7 @@ class _Transfer:
                 self._errors += data
                 if len(self._errors) > 2 * _ERRORS_MAX:  # keep the beginning, and the end, where the fence is
                     del self._errors[_ERRORS_MAX:-_ERRORS_MAX]
-        return not self._over()
+        return True
 
     def _check(self) -> None:
         said, _, code = bytes(self._errors).partition(self._fence)

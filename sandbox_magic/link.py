@@ -12,6 +12,7 @@ from sandbox_magic.control import ControlShell
 from sandbox_magic.engines.base import Machine
 from sandbox_magic.errors import ProtocolError, ShellExited, StartTimeout
 from sandbox_magic.protocol import (
+    STDERR,
     Died,
     Event,
     Exited,
@@ -27,11 +28,8 @@ from sandbox_magic.transport import Transport, watcher
 _START_SECONDS = 30.0
 _LATE_MAX = 1 << 20  # bytes of late output that are kept until somebody takes them
 
-BETWEEN = "the shell had ended since the last cell; this is a new one in the same sandbox, with "
-KEPT = (
-    "the working directory and the exported variables that the last finished cell left "
-    "(other variables, functions and jobs are lost)"
-)
+BETWEEN = "the shell had ended since the last cell; this is a new one, with "
+KEPT = "the working directory and the exports of the last finished cell (variables, functions and jobs are lost)"
 NOT_KEPT = "nothing restored: what a new shell needs was lost too"
 
 
@@ -60,6 +58,7 @@ class ShellLink:
         self._transport: Transport | None = None
         self._late: deque[LateOutput] = deque()
         self._late_size = 0
+        self._farewell: LateOutput | None = None
         self._restoring = False
         self._watched = -1
 
@@ -169,6 +168,12 @@ class ShellLink:
         return taken
 
     def _keep(self, event: LateOutput) -> None:
+        if self._farewell is not None:
+            self._late.append(self._farewell)
+            self._farewell = None
+        if (event.stream, event.data) == (STDERR, b"exit\n"):
+            self._farewell = event  # what an interactive bash says when it ends; `lost_between` drops it
+            return
         self._late.append(event)
         self._late_size += len(event.data)
         while self._late_size > _LATE_MAX:
@@ -179,8 +184,7 @@ class ShellLink:
 
     def lost_between(self) -> None:
         """Note that the shell has ended while no cell ran."""
-        if self._late and self._late[-1].data == b"exit\n":  # the farewell of an interactive bash
-            self._late_size -= len(self._late.pop().data)
+        self._farewell = None
         self.notes.append(BETWEEN + KEPT)
 
     def watch(self, on: bool) -> None:

@@ -28,7 +28,7 @@ _PREPARE_SECONDS = 10.0
 _CLOSE_SECONDS = 2.0  # how long a close waits for a running cell to let go; its machine ends it in any case
 _ATTEMPTS = 3
 
-ENDED = "the shell ended with this cell; the next cell gets a new one in the same sandbox, with "
+ENDED = "the shell ended with this cell; the next cell gets a new one, with "
 
 Tick = Callable[[], float | None]
 
