@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import threading
@@ -243,21 +244,21 @@ class Session:
     def _wait(self, run: _Run) -> float | None:
         """Return how long to wait for the next bytes."""
         wait = run.tick() if run.tick is not None else None
-        rescued = run.rescues == len(_RESCUE_SECONDS)
-        if rescued and run.deadline is None and not run.ladder.climbing:
-            return wait
-        waits = [] if wait is None else [wait]
-        if not rescued:
-            left = run.sent_at + _RESCUE_SECONDS[run.rescues] - time.monotonic()
-            if left <= 0:
+        if run.rescues < len(_RESCUE_SECONDS):
+            due = run.sent_at + _RESCUE_SECONDS[run.rescues]
+            if time.monotonic() >= due:
                 run.rescues += 1
                 self._link.recover(last=run.rescues == len(_RESCUE_SECONDS))
-            waits.append(max(left, 0.0))
+        else:
+            due = math.inf
         if run.deadline is not None:
-            waits.append(run.deadline - time.monotonic())
+            due = min(due, run.deadline)
+        left = due - time.monotonic()
         if run.ladder.climbing:
-            waits.append(run.ladder.wait())
-        return min(waits)
+            left = min(left, run.ladder.wait())
+        if wait is not None:
+            left = min(left, wait)
+        return None if left == math.inf else max(0.0, left)
 
     def _climb(self, run: _Run, *, now: bool) -> None:
         begin = run.sent_at + _BEGIN_SECONDS
