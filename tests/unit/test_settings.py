@@ -143,7 +143,7 @@ class Printed(Nothing):
     "text",
     [
         b"curl: (6) Could not resolve host: example.org",
-        b"Temporary failure resolving 'deb.debian.org'",
+        b"Temporary failure resolving 'mirror.example.org'",
         b"Failed to establish a new connection: [Errno -3] Temporary failure in name resolution",
         b"wget: bad address 'example.org'",
         b"ping: connect: Network is unreachable",
