@@ -254,6 +254,9 @@ class Sandbox:
 
     def _running(self) -> Session:
         self._refuse_in_child()
+        session = self._session
+        if session is not None and session.usable():
+            return session
         with self._lock:
             gone = self._session is not None and not self._session.usable()
             if gone:

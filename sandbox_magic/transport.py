@@ -94,6 +94,7 @@ class MultiplexedSocket:
         sock.setblocking(False)
         self._sock = close_in_child(sock)
         self._exit_code = exit_code
+        self._tls = sock if isinstance(sock, ssl.SSLSocket) else None
         self._owner = owner
         self._outgoing = bytearray()
         self._header = b""
@@ -130,13 +131,13 @@ class MultiplexedSocket:
     def receive(self, timeout: float | None) -> list[Chunk]:
         if self._ended:
             return [(STDOUT, b""), (STDERR, b"")]
-        if isinstance(self._sock, ssl.SSLSocket) and self._sock.pending():
+        if self._tls is not None and self._tls.pending():
             timeout = 0
-        ready = dict(self._poll.poll(None if timeout is None else max(0.0, timeout) * 1000))
-        if self._wake_in in ready:
-            os.read(self._wake_in, 4096)
-        if ready.get(self._sock.fileno(), 0) & select.POLLOUT:
-            self._flush()
+        for fd, event in self._poll.poll(None if timeout is None else max(0.0, timeout) * 1000):
+            if fd == self._wake_in:
+                os.read(self._wake_in, 4096)
+            elif event & select.POLLOUT:
+                self._flush()
         try:
             data = self._sock.recv(self._read)
         except _WOULD_BLOCK:
