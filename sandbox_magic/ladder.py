@@ -45,12 +45,11 @@ class Ladder:
         exhausted: Whether even the last rung has not helped in its time.
     """
 
-    def __init__(self, control: ControlShell, recover: Callable[[], None], *, grace: float | None = None) -> None:
+    def __init__(self, control: ControlShell, recover: Callable[[], None]) -> None:
         self.reached = ""
         self.exhausted = False
         self._control = control
         self._recover = recover
-        self._grace = grace
         self._next = 0
         self._due = 0.0
         self._nudge = 0.0
@@ -90,7 +89,7 @@ class Ladder:
         self.reached = step.name
         self._say(step.command.format(cell=f"{shell} {supervisor} {ticks}", shell=shell))
         moment = time.monotonic()
-        self._due = moment + (step.grace if self._grace is None else min(step.grace, self._grace))
+        self._due = moment + step.grace
         self._nudge = moment + _NUDGE_SECONDS
 
     def _say(self, command: str) -> None:
