@@ -112,10 +112,10 @@ class ShellLink:
         """Return the supervisor's exit code, after `Exited`."""
         return self._transport.exit_code() if self._transport is not None else None
 
-    def drop(self, *, restore: bool = True) -> None:
+    def drop(self) -> None:
         """Give the stream up; `ensure` opens a new one."""
         self.watch(False)
-        self._restoring = restore
+        self._restoring = True
         if self._transport is not None:
             self._transport.close()
             self._transport = None
@@ -168,12 +168,15 @@ class ShellLink:
         return taken
 
     def _keep(self, event: LateOutput) -> None:
-        if self._farewell is not None:
-            self._late.append(self._farewell)
-            self._farewell = None
+        held, self._farewell = self._farewell, None
+        if held is not None:
+            self._append(held)
         if (event.stream, event.data) == (STDERR, b"exit\n"):
             self._farewell = event  # what an interactive bash says when it ends; `lost_between` drops it
-            return
+        else:
+            self._append(event)
+
+    def _append(self, event: LateOutput) -> None:
         self._late.append(event)
         self._late_size += len(event.data)
         while self._late_size > _LATE_MAX:
@@ -186,6 +189,15 @@ class ShellLink:
         """Note that the shell has ended while no cell ran."""
         self._farewell = None
         self.notes.append(BETWEEN + KEPT)
+
+    def between(self, event: Event) -> None:
+        """Take an event that comes while no cell runs: only the end of the shell means anything then."""
+        if isinstance(event, Died):
+            self.lost_between()
+            self.restart()
+        elif isinstance(event, Exited):
+            self.lost_between()
+            self.drop()
 
     def watch(self, on: bool) -> None:
         """Let the process's watcher read while no cell runs, or stop it."""
@@ -204,12 +216,7 @@ class ShellLink:
             if self._watched < 0 or self._transport is None:
                 return
             for event in self.receive(0):
-                if isinstance(event, Died):
-                    self.lost_between()
-                    self.restart()
-                elif isinstance(event, Exited):
-                    self.lost_between()
-                    self.drop()
+                self.between(event)
         except ProtocolError as error:
             self.notes.append(f"{error}; {BETWEEN}{KEPT}")
             self.drop()

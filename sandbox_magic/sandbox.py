@@ -236,9 +236,8 @@ class Sandbox:
                 if switch and not session.closed:
                     self._connect(False)
         except EngineError:
-            if self._machine is None or self._machine.alive():
-                raise
-            self._end()
+            if self._machine is not None and not self._machine.alive():
+                self._end()
             raise
         return self.last.check() if check else self.last
 
@@ -286,10 +285,10 @@ class Sandbox:
         Raises:
             TransferError: It cannot be read or written, or holds what cannot be copied.
         """
-        self.start()
+        control = self._running().control
         assert self._machine is not None
         path = PurePosixPath(self.spec.cwd, target)
-        if self._running().control.call(f"[ -d {shlex.quote(str(path))} ] && echo yes", timeout=10):
+        if control.call(f"[ -d {shlex.quote(str(path))} ] && echo yes", timeout=10):
             target += "/"
         files.put(self._machine, Path(source), target, cwd=self.spec.cwd)
 

@@ -30,6 +30,7 @@ _CLOSE_SECONDS = 2.0  # how long a close waits for a running cell to let go; its
 _ATTEMPTS = 3
 
 ENDED = "the shell ended with this cell; the next cell gets a new one, with "
+SANDBOX_ENDED = "the sandbox itself has ended during this cell; its files are lost"
 
 Tick = Callable[[], float | None]
 
@@ -274,12 +275,8 @@ class Session:
 
     def _take(self, event: Event, run: _Run) -> None:
         match event:
-            case Died() if run.done:
-                self._link.lost_between()
-                self._link.restart()
-            case Exited() if run.done:
-                self._link.lost_between()
-                self._link.drop()
+            case Died() | Exited() if run.done:
+                self._link.between(event)
             case Output():
                 run.capture.add(event)
                 self._show(event, run)
@@ -306,7 +303,7 @@ class Session:
                 self._link.drop()
                 if not self._link.machine.alive():
                     run.notes.clear()
-                    self._lost(run, "the sandbox itself has ended during this cell; its files are lost")
+                    self._lost(run, SANDBOX_ENDED)
 
     def _show(self, event: Output, run: _Run) -> None:
         if run.on_output is None or run.error is not None:
@@ -333,7 +330,7 @@ class Session:
             self._link.drop()
             run.finish(code, ENDED + KEPT, shell_ended=True)
         else:
-            self._lost(run, "the sandbox itself has ended during this cell; its files are lost")
+            self._lost(run, SANDBOX_ENDED)
 
     def _lost(self, run: _Run, why: str) -> None:
         self._link.drop()

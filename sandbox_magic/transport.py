@@ -268,10 +268,12 @@ def watcher() -> Watcher:
     global _watcher  # noqa: PLW0603 # one for the process, made on first use, and anew after a fork
     if _watcher is None:
         _watcher = Watcher()
-        os.register_at_fork(after_in_child=_forget)
     return _watcher
 
 
 def _forget() -> None:
     global _watcher  # noqa: PLW0603 # the thread did not come along
     _watcher = None
+
+
+os.register_at_fork(after_in_child=_forget)
