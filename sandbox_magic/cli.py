@@ -16,8 +16,7 @@ from typing import Any
 
 from sandbox_magic import engines
 from sandbox_magic._version import __version__
-from sandbox_magic.errors import EngineUnavailable, InvalidOptions, SandboxError
-from sandbox_magic.spec import SandboxSpec
+from sandbox_magic.errors import InvalidOptions, SandboxError
 
 QUICKSTART = Path("notebooks") / "quickstart.ipynb"
 OUTPUT = Path("build-output")
@@ -99,21 +98,12 @@ def gc(_given: argparse.Namespace) -> int:
         EngineUnavailable: None answers: nothing can be said about what is left.
         EngineError: One does, but refused.
     """
-    for name in _working_engines():
-        removed = engines.find_engine(SandboxSpec(engine=name)).sweep()
+    for name, removed in engines.sweep_all().items():
         for ident in removed:
             _say(f"{name}: removed {ident[:12]}")
         if not removed:
             _say(f"{name}: nothing to remove, every sandbox belongs to a living process")
     return 0
-
-
-def _working_engines() -> list[str]:
-    probes = engines.probe_all()
-    working = [probe.name for probe in probes if probe.available]
-    if not working:
-        raise EngineUnavailable("\n".join(probe.detail for probe in probes))
-    return working
 
 
 # ---- demo
@@ -132,7 +122,7 @@ def demo(given: argparse.Namespace) -> int:
         notebook = nbformat.read(source, as_version=4)
     except (OSError, ValueError) as error:
         raise InvalidOptions(f"{source} is not a notebook that can be read: {error}") from error
-    _working_engines()  # the reason on one screen, before a kernel is started
+    engines.working()  # the reason on one screen, before a kernel is started
     failure = ""
     with tempfile.TemporaryDirectory(prefix="sandbox-demo-") as folder:  # what the cells write goes with it
         screen = _Screen(notebook)

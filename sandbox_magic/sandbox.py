@@ -12,14 +12,14 @@ from types import TracebackType
 from typing import Any
 
 from sandbox_magic import files
-from sandbox_magic.engines import find_engine
-from sandbox_magic.engines.base import NETWORK_SWITCH, Machine, Progress, silent
+from sandbox_magic.engines import fallback_note, find_engine
+from sandbox_magic.engines.base import IMAGES, NETWORK_SWITCH, Machine, Progress, silent
 from sandbox_magic.errors import CommandTimeout, EngineError, InvalidOptions, SessionClosed
 from sandbox_magic.facts import inside
 from sandbox_magic.protocol import LateOutput, Output
 from sandbox_magic.result import Result
 from sandbox_magic.session import Session, Tick
-from sandbox_magic.spec import Mount, SandboxSpec, parse_size
+from sandbox_magic.spec import DEFAULT_IMAGE, Mount, SandboxSpec, parse_size
 
 # What keeps common tools from paging, prompting and drawing; the user's own values win.
 ENVIRONMENT = {
@@ -122,7 +122,12 @@ class Sandbox:
         self._on_progress("starting the sandbox")
         try:
             spec = replace(self.spec, network=self._online)
-            machine = find_engine(spec).start(spec, name=self.name, progress=self._on_progress)
+            engine = find_engine(spec)
+            engine.check(spec)
+            if IMAGES in engine.capabilities and spec.image is None:
+                self.spec = replace(self.spec, image=DEFAULT_IMAGE)
+            machine = engine.start(spec, name=self.name, progress=self._on_progress)
+            self._notes += [note for note in (fallback_note(spec, engine), *machine.notes) if note]
             session = Session(machine, env=ENVIRONMENT | dict(spec.env), shell=spec.shell)
             try:
                 session.open()
@@ -334,7 +339,8 @@ class Sandbox:
         return known | self._machine.describe() | inside(self._session.control)
 
     def __repr__(self) -> str:
-        return f"Sandbox({self.spec.image!r}, {'running' if self.started else 'not running'})"
+        what = repr(self.spec.image) if self.spec.image else f"engine={self.spec.engine!r}"
+        return f"Sandbox({what}, {'running' if self.started else 'not running'})"
 
 
 def _spec(spec: SandboxSpec, wish: dict[str, Any]) -> SandboxSpec:

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from sandbox_magic.errors import InvalidOptions
 
+DEFAULT_IMAGE = "debian:stable-slim"
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # Folders whose contents let a sandbox read secrets or act on the host. Everything below /proc, /sys and /dev too.
@@ -121,7 +122,7 @@ class SandboxSpec:
     """The wish for a sandbox.
 
     Attributes:
-        image: The image, where the engine has images.
+        image: The image; `None` is `DEFAULT_IMAGE` where the engine has images.
         engine: ``"auto"`` takes the first that answers.
         profile: ``"sealed"``, ``"standard"`` or ``"open"``.
         network: Online from the start and until told otherwise.
@@ -134,9 +135,10 @@ class SandboxSpec:
         cwd: Where the session starts.
         shell: The session's shell; `None` is bash where the image has it, else sh.
         docker_host: The engine's endpoint; `None` leaves it to environment and context.
+        runtime: The engine's runtime, such as ``"runsc"`` (gVisor); `None` is the profile's choice.
     """
 
-    image: str = "debian:stable-slim"
+    image: str | None = None
     engine: str = "auto"
     profile: str = "standard"
     network: bool = False
@@ -149,11 +151,14 @@ class SandboxSpec:
     cwd: str = "/work"
     shell: str | None = None
     docker_host: str | None = None
+    runtime: str | None = None
 
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:
             raise InvalidOptions(f"profile {self.profile!r} is unknown; choose one of {', '.join(PROFILES)}")
-        if not self.image or self.image.startswith("-") or any(char.isspace() for char in self.image):
+        if self.image is not None and (
+            not self.image or self.image.startswith("-") or any(char.isspace() for char in self.image)
+        ):
             raise InvalidOptions(f"{self.image!r} is not the name of an image")
         if self.memory is not None and self.memory < 6 << 20:
             raise InvalidOptions("memory: at least 6m, or no shell can start")

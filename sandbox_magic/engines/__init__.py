@@ -1,43 +1,108 @@
-"""The engines, by name."""
+"""The engines, by name, in the order in which ``auto`` asks them.
+
+An engine of another package registers a class in the entry point group ``sandbox_magic.engines``; it is used by name.
+"""
 
 from __future__ import annotations
 
 from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
 
 from sandbox_magic.engines.base import Engine, Probe
-from sandbox_magic.errors import InvalidOptions
+from sandbox_magic.errors import EngineUnavailable, InvalidOptions
 from sandbox_magic.spec import SandboxSpec
 
-NAMES = ("auto", "docker")
+GROUP = "sandbox_magic.engines"
+# Where each class is; modules are imported when the engine is asked for, for an SDK is heavy.
+_OURS = {
+    "docker": "sandbox_magic.engines.docker:DockerEngine",
+}
+AUTO = tuple(_OURS)
 
 
 @cache
-def _docker(docker_host: str | None) -> Engine:
-    from sandbox_magic.engines.docker import DockerEngine  # noqa: PLC0415 # the SDK is heavy
-
-    return DockerEngine(docker_host)
-
-
-def find_engine(spec: SandboxSpec) -> Engine:
-    """Return the engine that a wish names.
+def _engine(name: str, docker_host: str | None = None) -> Engine:
+    """Return the one object for an engine and an endpoint; it keeps its connection.
 
     Raises:
         InvalidOptions: There is no engine of that name.
     """
-    if spec.engine not in NAMES:
-        raise InvalidOptions(f"engine {spec.engine!r} is unknown; choose one of {', '.join(NAMES)}")
-    return _docker(spec.docker_host)
+    if name in _OURS:
+        module, _, kind = _OURS[name].partition(":")
+        made = getattr(import_module(module), kind)(docker_host)
+    else:
+        theirs = {entry.name: entry for entry in entry_points(group=GROUP)}
+        if name not in theirs:
+            known = ", ".join(("auto", *_OURS, *sorted(theirs)))
+            raise InvalidOptions(f"engine {name!r} is unknown; choose one of {known}")
+        made = theirs[name].load()()
+    assert isinstance(made, Engine)
+    return made
+
+
+def find_engine(spec: SandboxSpec) -> Engine:
+    """Return the engine that a wish names; for ``auto`` the first that answers.
+
+    An endpoint in the wish means Docker: no other engine is what was asked for.
+
+    Raises:
+        InvalidOptions: There is no engine of that name.
+        EngineUnavailable: ``auto``, and none answers; the sentence says why for each.
+    """
+    if spec.engine != "auto":
+        return _engine(spec.engine, spec.docker_host)
+    if spec.docker_host:
+        return _engine("docker", spec.docker_host)
+    reasons = []
+    for name in AUTO:
+        engine = _engine(name)
+        try:
+            engine.connect()
+        except EngineUnavailable as error:
+            reasons.append(str(error))
+        else:
+            return engine
+    raise EngineUnavailable("\n".join(reasons))
+
+
+def fallback_note(spec: SandboxSpec, engine: Engine) -> str:
+    """Return what ``auto`` has to say once when it did not take its first choice; empty otherwise."""
+    if spec.engine != "auto" or engine.name == AUTO[0] or engine.name in _noted:
+        return ""
+    _noted.add(engine.name)
+    return f"no Docker Engine answers, so this sandbox runs on {engine.name}: {engine.difference}"
+
+
+_noted: set[str] = set()
 
 
 def probe_all() -> list[Probe]:
     """Return what each engine says of itself."""
-    return [_docker(None).probe()]
+    return [_engine(name).probe() for name in _all_names()]
 
 
-def sweep_all() -> list[str]:
-    """Remove the sandboxes whose owner is provably dead; return their ids.
+def working() -> list[Engine]:
+    """Return the engines that can work here.
 
     Raises:
-        EngineUnavailable: No engine answers, so nothing is known.
+        EngineUnavailable: None can; the sentence says why for each.
     """
-    return _docker(None).sweep()
+    probes = {name: _engine(name).probe() for name in _all_names()}
+    found = [_engine(name) for name, probe in probes.items() if probe.available]
+    if not found:
+        raise EngineUnavailable("\n".join(probe.detail for probe in probes.values()))
+    return found
+
+
+def sweep_all() -> dict[str, list[str]]:
+    """Remove the sandboxes whose owner is provably dead; return their ids by engine, for each that works.
+
+    Raises:
+        EngineUnavailable: No engine works, so nothing is known.
+    """
+    return {engine.name: engine.sweep() for engine in working()}
+
+
+def _all_names() -> list[str]:
+    return [*_OURS, *sorted({entry.name for entry in entry_points(group=GROUP)} - set(_OURS))]

@@ -9,10 +9,16 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from sandbox_magic.errors import InvalidOptions
 from sandbox_magic.spec import SandboxSpec
 from sandbox_magic.transport import Transport
 
-NETWORK_SWITCH = "network_switch"
+# What an engine's sandboxes can do, asked by name. The contract suite and the messages go by these.
+IMAGES = "images"  # start from an image
+LIMITS = "limits"  # memory, pids and cpu are enforced by the engine itself
+NETWORK_SWITCH = "network_switch"  # go online and offline while running
+ROOT = "root"  # the session may be root inside, and install packages
+RUNTIMES = "runtimes"  # more than one runtime, chosen by name
 
 Progress = Callable[[str], None]
 
@@ -58,11 +64,13 @@ class Machine(abc.ABC):
 
     Attributes:
         id: The engine's id.
-        capabilities: The optional verbs that this sandbox has.
+        capabilities: What this sandbox can do beside the contract.
+        notes: What the user shall be told with the first result: what was found weaker than usual, but not asked for.
     """
 
     id: str
     capabilities: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = ()
 
     @abc.abstractmethod
     def open(self, argv: Sequence[str], *, user: str | None = None, env: Mapping[str, str] | None = None) -> Transport:
@@ -90,9 +98,35 @@ class Engine(abc.ABC):
 
     Attributes:
         name: What users call it.
+        capabilities: What its sandboxes can do beside the contract.
+        difference: How its sandboxes differ from Docker's, in a few words for who did not choose it.
     """
 
     name: str
+    capabilities: frozenset[str] = frozenset()
+    difference: str = "see docs/usage.md"
+
+    @abc.abstractmethod
+    def connect(self) -> None:
+        """Make sure that it can work here; cheap when it has said so before.
+
+        Raises:
+            EngineUnavailable: It cannot; the sentence says why and what to do.
+        """
+
+    def check(self, spec: SandboxSpec) -> None:
+        """Refuse a wish that its sandboxes cannot fulfil: nothing is ever silently weaker than asked.
+
+        Raises:
+            InvalidOptions: With the field, and who can.
+        """
+        for capability, asked, what in (
+            (IMAGES, spec.image is not None, f"image {spec.image!r}: there are no images"),
+            (NETWORK_SWITCH, spec.network or spec.limits.online, "network: its sandboxes have none"),
+            (RUNTIMES, spec.runtime is not None, f"runtime {spec.runtime!r}: there is none to choose"),
+        ):
+            if asked and capability not in self.capabilities:
+                raise InvalidOptions(f"engine {self.name} cannot do this. {what}; engine='docker' can.")
 
     @abc.abstractmethod
     def probe(self) -> Probe:

@@ -16,10 +16,22 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from sandbox_magic.engines import pull
-from sandbox_magic.engines.base import NETWORK_SWITCH, Engine, Found, Machine, Owner, Probe, Progress, silent
+from sandbox_magic.engines.base import (
+    IMAGES,
+    LIMITS,
+    NETWORK_SWITCH,
+    ROOT,
+    Engine,
+    Found,
+    Machine,
+    Owner,
+    Probe,
+    Progress,
+    silent,
+)
 from sandbox_magic.engines.endpoints import connect
 from sandbox_magic.errors import EngineError, EngineUnavailable, ImageNotFound
-from sandbox_magic.spec import SandboxSpec
+from sandbox_magic.spec import DEFAULT_IMAGE, SandboxSpec
 from sandbox_magic.transport import MultiplexedSocket, close_in_child, close_socket
 
 if TYPE_CHECKING:
@@ -96,7 +108,7 @@ def container_body(spec: SandboxSpec, *, labels: Mapping[str, str], cpus: float)
             "/work": f"rw,exec,nosuid,nodev,size=1g,mode=1777,nr_inodes=262144{owner}",
         }
     return {
-        "image": spec.image,
+        "image": spec.image or DEFAULT_IMAGE,
         "command": _KEEPER[1:],
         "entrypoint": _KEEPER[:1],
         "user": KEEPER_USER if profile.read_only else "0:0" if profile.capabilities is not None else spec.user,
@@ -132,7 +144,7 @@ class DockerMachine(Machine):
 
     def __init__(self, client: DockerClient, ident: str, keeper: Any, spec: SandboxSpec) -> None:
         self.id = ident
-        self.capabilities = frozenset({NETWORK_SWITCH})
+        self.capabilities = DockerEngine.capabilities
         self._api = client.api
         self._keeper = keeper
         self._user = spec.user or spec.limits.user or ""
@@ -239,12 +251,16 @@ class DockerEngine(Engine):
     """A Docker Engine, wherever it is."""
 
     name = "docker"
+    capabilities = frozenset({IMAGES, LIMITS, NETWORK_SWITCH, ROOT})
 
     def __init__(self, docker_host: str | None = None) -> None:
         self._docker_host = docker_host
         self._client: DockerClient | None = None
         self._cpus = 1.0
         self.endpoint = ""
+
+    def connect(self) -> None:
+        self._connect()
 
     def _connect(self) -> DockerClient:
         if self._client is None:
@@ -264,6 +280,7 @@ class DockerEngine(Engine):
         return Probe(self.name, True, self.endpoint, version.get("Version", ""), f"runtimes: {runtimes}")
 
     def start(self, spec: SandboxSpec, *, name: str = "", progress: Progress = silent) -> DockerMachine:
+        self.check(spec)
         client = self._connect()
         api = client.api
         labels = {
@@ -273,7 +290,7 @@ class DockerEngine(Engine):
         }
         arguments = container_body(spec, labels=labels | Owner.me().labels(), cpus=self._cpus)
         arguments["host_config"] = api.create_host_config(**arguments["host_config"])
-        ident = self._create(arguments, spec.image, progress)
+        ident = self._create(arguments, arguments["image"], progress)
         keeper = None
         try:
             if not (spec.network or spec.limits.online):

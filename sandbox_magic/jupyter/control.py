@@ -149,7 +149,7 @@ class Control:
         from sandbox_magic import engines  # noqa: PLC0415 # heavy, and only here
 
         request.counted(0, 0)
-        removed = engines.sweep_all()
+        removed = [ident for idents in engines.sweep_all().values() for ident in idents]
         if removed:
             _say(f"removed what dead kernels left behind: {', '.join(one_line(name, 64) for name in removed)}")
         else:
