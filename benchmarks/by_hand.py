@@ -9,7 +9,7 @@ from typing import Any
 
 import docker
 
-from sandbox_magic.engines.docker import container_body
+from sandbox_magic.engines.body import container_body
 from sandbox_magic.engines.endpoints import connect
 from sandbox_magic.spec import SandboxSpec
 

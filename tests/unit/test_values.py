@@ -15,7 +15,8 @@ import sandbox_magic
 from sandbox_magic import CommandFailed, CommandTimeout, ImageNotFound, InvalidOptions, Mount, Sandbox, SandboxSpec
 from sandbox_magic.capture import Capture
 from sandbox_magic.engines.base import Owner
-from sandbox_magic.engines.docker import KEEPER_USER, container_body
+from sandbox_magic.engines.body import container_body
+from sandbox_magic.engines.keeper import KEEPER_USER
 from sandbox_magic.protocol import Output
 from sandbox_magic.result import Result
 from sandbox_magic.spec import parse_size
@@ -83,11 +84,6 @@ def test_the_request_of_standard() -> None:
     assert host["pids_limit"] == 1024
     assert host["log_config"] == {"Type": "none"}
     assert (host["auto_remove"], host["init"]) == (True, True)
-
-
-def test_cpus_never_exceed_the_engine() -> None:
-    assert container_body(SandboxSpec(), labels={}, cpus=1)["host_config"]["nano_cpus"] == 10**9
-    assert container_body(SandboxSpec(cpus=8), labels={}, cpus=2)["host_config"]["nano_cpus"] == 2 * 10**9
 
 
 def test_secrets_are_not_in_the_repr() -> None:

@@ -1,0 +1,80 @@
+"""The create request: what a wish becomes, read without an engine."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from sandbox_magic import Mount, SandboxSpec
+from sandbox_magic.engines.body import container_body, open_folder
+from sandbox_magic.engines.keeper import KEEPER_USER
+from sandbox_magic.spec import PROFILES
+
+
+def host(spec: SandboxSpec, cpus: float = 8) -> dict:
+    return container_body(spec, labels={}, cpus=cpus)["host_config"]
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_profile_is_bounded(profile: str) -> None:
+    known = PROFILES[profile]
+    asked = host(SandboxSpec(profile=profile))
+    assert asked["mem_limit"] == asked["memswap_limit"] == known.memory
+    assert asked["pids_limit"] == known.pids
+    assert asked["nano_cpus"] == known.cpus * 1e9
+    assert {limit["Name"]: limit["Hard"] for limit in asked["ulimits"]} == {"nofile": 4096, "core": 0}
+    assert asked["security_opt"] == ["no-new-privileges"]
+    assert asked["log_config"] == {"Type": "none"}
+    assert asked["ipc_mode"] == "private"
+    assert not {"privileged", "devices", "pid_mode", "restart_policy", "userns_mode"} & set(asked)
+
+
+@pytest.mark.parametrize(
+    ("profile", "user", "added", "dropped"),
+    [
+        ("sealed", KEEPER_USER, [], ["ALL"]),
+        ("standard", "0:0", ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"], ["ALL"]),
+        ("open", None, None, ["NET_RAW", "MKNOD"]),
+    ],
+)
+def test_users_and_capabilities(profile: str, user: str | None, added: list[str] | None, dropped: list[str]) -> None:
+    body = container_body(SandboxSpec(profile=profile), labels={}, cpus=2)
+    assert body["user"] == user
+    assert body["host_config"].get("cap_add") == added
+    assert body["host_config"]["cap_drop"] == dropped
+
+
+def test_what_is_asked_wins_over_the_profile() -> None:
+    asked = host(SandboxSpec(memory=64 << 20, pids=50, cpus=0.5))
+    assert (asked["mem_limit"], asked["memswap_limit"]) == (64 << 20, 64 << 20)
+    assert (asked["pids_limit"], asked["nano_cpus"]) == (50, 5 * 10**8)
+
+
+def test_cpus_never_exceed_the_engine() -> None:
+    assert host(SandboxSpec(), cpus=1)["nano_cpus"] == 10**9
+    assert host(SandboxSpec(cpus=8), cpus=2)["nano_cpus"] == 2 * 10**9
+
+
+def test_sealed_is_read_only_with_bounded_folders() -> None:
+    asked = host(SandboxSpec(profile="sealed"))
+    assert asked["read_only"] is True
+    assert set(asked["tmpfs"]) == {"/tmp", "/run", "/work"}
+    assert all("size=" in options and "nr_inodes=" in options for options in asked["tmpfs"].values())
+    assert asked["tmpfs"]["/work"].endswith(",uid=10001,gid=10001")
+    assert "uid=" not in host(SandboxSpec(profile="sealed", user="nobody"))["tmpfs"]["/work"]
+    assert "read_only" not in host(SandboxSpec())
+
+
+def test_mounts(tmp_path: Path) -> None:
+    mounts = host(SandboxSpec(mounts=(Mount(str(tmp_path), "/in"), Mount(str(tmp_path), "/out", True))))["mounts"]
+    assert [(mount["Target"], mount["ReadOnly"]) for mount in mounts] == [("/in", True), ("/out", False)]
+    assert all(mount["BindOptions"] == {"Propagation": "rprivate"} for mount in mounts)
+
+
+def test_the_first_folder_is_open_to_all() -> None:
+    with tarfile.open(fileobj=io.BytesIO(open_folder("/work/here"))) as archive:
+        (member,) = archive
+    assert (member.name, member.mode, member.isdir()) == ("work/here", 0o1777, True)
