@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from sandbox_magic import files
-from sandbox_magic.engines import fallback_note, find_engine
+from sandbox_magic.engines import find_engine
 from sandbox_magic.engines.base import IMAGES, NETWORK_SWITCH, Machine, Progress, silent
 from sandbox_magic.errors import CommandTimeout, EngineError, InvalidOptions, SessionClosed
 from sandbox_magic.facts import inside
@@ -85,7 +85,7 @@ class Sandbox:
         self._machine: Machine | None = None
         self._session: Session | None = None
         self._closed = False
-        self._online = self.spec.network or self.spec.limits.online
+        self._online = self.spec.online
         self._notes: list[str] = []
 
     # ---- life
@@ -127,7 +127,6 @@ class Sandbox:
             if IMAGES in engine.capabilities and spec.image is None:
                 self.spec = replace(self.spec, image=DEFAULT_IMAGE)
             machine = engine.start(spec, name=self.name, progress=self._on_progress)
-            self._notes += [note for note in (fallback_note(spec, engine), *machine.notes) if note]
             session = Session(machine, env=ENVIRONMENT | dict(spec.env), shell=spec.shell)
             try:
                 session.open()
@@ -156,7 +155,7 @@ class Sandbox:
         """End what there is and start afresh from the image, with the same wish."""
         self._refuse_in_child()
         with self._lock:
-            self._online = self.spec.network or self.spec.limits.online
+            self._online = self.spec.online
             if self._closed:
                 raise SessionClosed("this sandbox is closed; make a new one")
             self._end()
@@ -334,7 +333,7 @@ class Sandbox:
     def status(self) -> dict[str, object]:
         """Return facts, from the engine and from inside; starts nothing."""
         if self._machine is None or self._session is None or not self._session.usable():
-            return {"running": False, "image": self.spec.image, "profile": self.spec.profile}
+            return {"running": False, "image": self.spec.image or DEFAULT_IMAGE, "profile": self.spec.profile}
         known = {"running": True, "name": self.name, "profile": self.spec.profile, "shell": self._session.shell}
         return known | self._machine.describe() | inside(self._session.control)
 

@@ -135,7 +135,6 @@ class SandboxSpec:
         cwd: Where the session starts.
         shell: The session's shell; `None` is bash where the image has it, else sh.
         docker_host: The engine's endpoint; `None` leaves it to environment and context.
-        runtime: The engine's runtime, such as ``"runsc"`` (gVisor); `None` is the profile's choice.
     """
 
     image: str | None = None
@@ -151,7 +150,6 @@ class SandboxSpec:
     cwd: str = "/work"
     shell: str | None = None
     docker_host: str | None = None
-    runtime: str | None = None
 
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:
@@ -174,6 +172,11 @@ class SandboxSpec:
     def limits(self) -> Profile:
         """The profile that was chosen."""
         return PROFILES[self.profile]
+
+    @property
+    def online(self) -> bool:
+        """Whether it starts with a network, by wish or by profile."""
+        return self.network or self.limits.online
 
 
 def check_env(env: dict[str, str]) -> None:

@@ -66,20 +66,9 @@ def find_engine(spec: SandboxSpec) -> Engine:
     raise EngineUnavailable("\n".join(reasons))
 
 
-def fallback_note(spec: SandboxSpec, engine: Engine) -> str:
-    """Return what ``auto`` has to say once when it did not take its first choice; empty otherwise."""
-    if spec.engine != "auto" or engine.name == AUTO[0] or engine.name in _noted:
-        return ""
-    _noted.add(engine.name)
-    return f"no Docker Engine answers, so this sandbox runs on {engine.name}: {engine.difference}"
-
-
-_noted: set[str] = set()
-
-
 def probe_all() -> list[Probe]:
     """Return what each engine says of itself."""
-    return [_engine(name).probe() for name in _all_names()]
+    return [engine.probe() for engine in _all()]
 
 
 def working() -> list[Engine]:
@@ -88,10 +77,10 @@ def working() -> list[Engine]:
     Raises:
         EngineUnavailable: None can; the sentence says why for each.
     """
-    probes = {name: _engine(name).probe() for name in _all_names()}
-    found = [_engine(name) for name, probe in probes.items() if probe.available]
+    probes = [(engine, engine.probe()) for engine in _all()]
+    found = [engine for engine, probe in probes if probe.available]
     if not found:
-        raise EngineUnavailable("\n".join(probe.detail for probe in probes.values()))
+        raise EngineUnavailable("\n".join(probe.detail for _, probe in probes))
     return found
 
 
@@ -104,5 +93,5 @@ def sweep_all() -> dict[str, list[str]]:
     return {engine.name: engine.sweep() for engine in working()}
 
 
-def _all_names() -> list[str]:
-    return [*_OURS, *sorted({entry.name for entry in entry_points(group=GROUP)} - set(_OURS))]
+def _all() -> list[Engine]:
+    return [_engine(name) for name in (*_OURS, *sorted(entry_points(group=GROUP).names - _OURS.keys()))]

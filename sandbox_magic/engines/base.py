@@ -13,12 +13,9 @@ from sandbox_magic.errors import InvalidOptions
 from sandbox_magic.spec import SandboxSpec
 from sandbox_magic.transport import Transport
 
-# What an engine's sandboxes can do, asked by name. The contract suite and the messages go by these.
+# What an engine's sandboxes can do beside the contract, asked by name.
 IMAGES = "images"  # start from an image
-LIMITS = "limits"  # memory, pids and cpu are enforced by the engine itself
 NETWORK_SWITCH = "network_switch"  # go online and offline while running
-ROOT = "root"  # the session may be root inside, and install packages
-RUNTIMES = "runtimes"  # more than one runtime, chosen by name
 
 Progress = Callable[[str], None]
 
@@ -65,12 +62,10 @@ class Machine(abc.ABC):
     Attributes:
         id: The engine's id.
         capabilities: What this sandbox can do beside the contract.
-        notes: What the user shall be told with the first result: what was found weaker than usual, but not asked for.
     """
 
     id: str
     capabilities: frozenset[str] = frozenset()
-    notes: tuple[str, ...] = ()
 
     @abc.abstractmethod
     def open(self, argv: Sequence[str], *, user: str | None = None, env: Mapping[str, str] | None = None) -> Transport:
@@ -99,12 +94,10 @@ class Engine(abc.ABC):
     Attributes:
         name: What users call it.
         capabilities: What its sandboxes can do beside the contract.
-        difference: How its sandboxes differ from Docker's, in a few words for who did not choose it.
     """
 
     name: str
     capabilities: frozenset[str] = frozenset()
-    difference: str = "see docs/usage.md"
 
     @abc.abstractmethod
     def connect(self) -> None:
@@ -122,8 +115,7 @@ class Engine(abc.ABC):
         """
         for capability, asked, what in (
             (IMAGES, spec.image is not None, f"image {spec.image!r}: there are no images"),
-            (NETWORK_SWITCH, spec.network or spec.limits.online, "network: its sandboxes have none"),
-            (RUNTIMES, spec.runtime is not None, f"runtime {spec.runtime!r}: there is none to choose"),
+            (NETWORK_SWITCH, spec.online, "network: its sandboxes have none"),
         ):
             if asked and capability not in self.capabilities:
                 raise InvalidOptions(f"engine {self.name} cannot do this. {what}; engine='docker' can.")
@@ -134,7 +126,7 @@ class Engine(abc.ABC):
 
     @abc.abstractmethod
     def start(self, spec: SandboxSpec, *, name: str = "", progress: Progress = silent) -> Machine:
-        """Start a sandbox that ends with this process, however this process ends.
+        """Start a sandbox that ends with this process, however this process ends; the wish has passed `check`.
 
         Raises:
             EngineUnavailable: Nothing answers.

@@ -15,9 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sandbox_magic.engines import pull, sdk
 from sandbox_magic.engines.base import (
     IMAGES,
-    LIMITS,
     NETWORK_SWITCH,
-    ROOT,
     Engine,
     Found,
     Machine,
@@ -136,7 +134,7 @@ class DockerEngine(Engine):
     """A Docker Engine, wherever it is."""
 
     name = "docker"
-    capabilities = frozenset({IMAGES, LIMITS, NETWORK_SWITCH, ROOT})
+    capabilities = frozenset({IMAGES, NETWORK_SWITCH})
 
     def __init__(self, docker_host: str | None = None) -> None:
         self._docker_host = docker_host
@@ -165,7 +163,6 @@ class DockerEngine(Engine):
         return Probe(self.name, True, self.endpoint, version.get("Version", ""), f"runtimes: {runtimes}")
 
     def start(self, spec: SandboxSpec, *, name: str = "", progress: Progress = silent) -> DockerMachine:
-        self.check(spec)
         client = self._connect()
         api = client.api
         labels = {
@@ -178,7 +175,7 @@ class DockerEngine(Engine):
         ident = self._create(arguments, arguments["image"], progress)
         keeper = None
         try:
-            if not (spec.network or spec.limits.online):
+            if not spec.online:
                 sdk.call(api.disconnect_container_from_network, ident, BRIDGE, force=True)
             keeper = sdk.call(api.attach_socket, ident, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
             close_in_child(sdk.raw(keeper))

@@ -48,7 +48,6 @@ class CellOptions:
     image: str | None = None
     engine: str | None = None
     profile: str | None = None
-    runtime: str | None = None
     memory: int | None = None
     cpus: float | None = None
     mounts: tuple[Mount, ...] = ()
@@ -68,7 +67,7 @@ class CellOptions:
 
     def wish(self) -> dict[str, object]:
         """Return the asked-for fields of `SandboxSpec`: they count when the sandbox starts."""
-        fields = ("image", "engine", "profile", "runtime", "memory", "cpus", "mounts", "user")
+        fields = ("image", "engine", "profile", "memory", "cpus", "mounts", "user")
         return {field: value for field in fields if (value := getattr(self, field)) not in (None, ())}
 
 
@@ -141,9 +140,8 @@ OPTIONS = (
         _SHAPE, ("-n", "--name"), "NAME", "Which sandbox; each name is a sandbox of its own (default).", _sandbox_name
     ),
     Option(_SHAPE, ("--image",), "IMAGE", "Its image, such as python:3.12-slim."),
-    Option(_SHAPE, ("--engine",), "ENGINE", "What runs it: auto, docker, podman or bubblewrap."),
+    Option(_SHAPE, ("--engine",), "ENGINE", "What runs it: auto or docker."),
     Option(_SHAPE, ("--profile",), "PROFILE", "How closed it is: sealed, standard, open."),
-    Option(_SHAPE, ("--runtime",), "NAME", "The engine's runtime, such as runsc (gVisor)."),
     Option(_SHAPE, ("--memory",), "SIZE", "Memory limit, such as 512m or 2g.", parse_size),
     Option(_SHAPE, ("--cpus",), "N", "How many processors it may use, such as 1.5.", _positive),
     Option(

@@ -69,10 +69,9 @@ class Settings(Magics):  # type: ignore[misc, unused-ignore] # untyped in the ol
     """
 
     image = Unicode(None, allow_none=True, help="Image of a new sandbox; None: debian:stable-slim.").tag(config=True)
-    engine = Unicode(_SPEC.engine, help="What runs a new sandbox: auto, docker, podman or bubblewrap.").tag(config=True)
+    engine = Unicode(_SPEC.engine, help="What runs a new sandbox: auto or docker.").tag(config=True)
     profile = Unicode(_SPEC.profile, help="How closed a new sandbox is: sealed, standard, open.").tag(config=True)
     memory = Unicode(None, allow_none=True, help="Memory limit of a new sandbox, such as 2g.").tag(config=True)
-    runtime = Unicode(None, allow_none=True, help="Runtime of a new sandbox, such as runsc.").tag(config=True)
     cpus = Float(None, allow_none=True, help="How many processors a new sandbox may use.").tag(config=True)
     timeout = Float(None, allow_none=True, help="Seconds after which a cell is stopped; None: never.").tag(config=True)
     raise_error = Bool(True, help="Raise if the command of a cell fails.").tag(config=True)
@@ -96,11 +95,7 @@ class Settings(Magics):  # type: ignore[misc, unused-ignore] # untyped in the ol
 
     def spec_defaults(self) -> dict[str, object]:
         """Return the fields of `SandboxSpec` that are set somewhere; the spec's own defaults are not repeated."""
-        names = [
-            name
-            for name in ("image", "engine", "profile", "runtime", "memory", "cpus")
-            if self._origins[name] != "default"
-        ]
+        names = [name for name in ("image", "engine", "profile", "memory", "cpus") if self._origins[name] != "default"]
         values = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         if "memory" in values:
             values["memory"] = parse_size(values["memory"])

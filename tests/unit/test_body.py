@@ -18,6 +18,21 @@ def host(spec: SandboxSpec, cpus: float = 8) -> dict:
     return container_body(spec, labels={}, cpus=cpus)["host_config"]
 
 
+def test_the_request_of_standard() -> None:
+    body = container_body(SandboxSpec(), labels={"a": "b"}, cpus=2)
+    host = body["host_config"]
+    assert body["user"] == "0:0"  # or an exec as root would have no capability; the keeper lowers itself
+    assert container_body(SandboxSpec(profile="sealed"), labels={}, cpus=2)["user"] == KEEPER_USER
+    assert (body["stdin_open"], body["tty"], body["detach"]) == (True, False, False)
+    assert host["cap_drop"] == ["ALL"]
+    assert host["cap_add"] == ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"]
+    assert host["security_opt"] == ["no-new-privileges"]
+    assert host["mem_limit"] == host["memswap_limit"] == 4 << 30
+    assert host["pids_limit"] == 1024
+    assert host["log_config"] == {"Type": "none"}
+    assert (host["auto_remove"], host["init"]) == (True, True)
+
+
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_profile_is_bounded(profile: str) -> None:
     known = PROFILES[profile]

@@ -15,8 +15,6 @@ import sandbox_magic
 from sandbox_magic import CommandFailed, CommandTimeout, ImageNotFound, InvalidOptions, Mount, Sandbox, SandboxSpec
 from sandbox_magic.capture import Capture
 from sandbox_magic.engines.base import Owner
-from sandbox_magic.engines.body import container_body
-from sandbox_magic.engines.keeper import KEEPER_USER
 from sandbox_magic.protocol import Output
 from sandbox_magic.result import Result
 from sandbox_magic.spec import parse_size
@@ -69,21 +67,6 @@ def test_mounts_resolve_links_before_they_judge(tmp_path: Path) -> None:
     with pytest.raises(InvalidOptions, match="socket"):
         Mount(str(tmp_path / "docker.sock"), "/x")
     assert Mount.parse(f"{tmp_path}:/data:rw") == Mount(str(tmp_path), "/data", True)
-
-
-def test_the_request_of_standard() -> None:
-    body = container_body(SandboxSpec(), labels={"a": "b"}, cpus=2)
-    host = body["host_config"]
-    assert body["user"] == "0:0"  # or an exec as root would have no capability; the keeper lowers itself
-    assert container_body(SandboxSpec(profile="sealed"), labels={}, cpus=2)["user"] == KEEPER_USER
-    assert (body["stdin_open"], body["tty"], body["detach"]) == (True, False, False)
-    assert host["cap_drop"] == ["ALL"]
-    assert host["cap_add"] == ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"]
-    assert host["security_opt"] == ["no-new-privileges"]
-    assert host["mem_limit"] == host["memswap_limit"] == 4 << 30
-    assert host["pids_limit"] == 1024
-    assert host["log_config"] == {"Type": "none"}
-    assert (host["auto_remove"], host["init"]) == (True, True)
 
 
 def test_secrets_are_not_in_the_repr() -> None:

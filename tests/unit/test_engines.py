@@ -1,0 +1,56 @@
+"""Which engine a wish gets, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sandbox_magic import InvalidOptions, SandboxSpec
+from sandbox_magic.engines import find_engine
+from sandbox_magic.engines.base import IMAGES, NETWORK_SWITCH, Engine, Found, Machine, Probe, Progress, silent
+
+
+class Plain(Engine):
+    """An engine of another package: neither images nor a network."""
+
+    name = "plain"
+
+    def connect(self) -> None: ...
+
+    def probe(self) -> Probe:
+        return Probe(self.name, True)
+
+    def start(self, spec: SandboxSpec, *, name: str = "", progress: Progress = silent) -> Machine:
+        raise NotImplementedError
+
+    def found(self) -> list[Found]:
+        return []
+
+    def remove(self, ident: str) -> None: ...
+
+
+def test_an_engine_of_another_package_is_found_by_its_entry_point(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = tmp_path / "plain_engine-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plain-engine\nVersion: 1\n")
+    (info / "entry_points.txt").write_text(f"[sandbox_magic.engines]\nplain = {__name__}:Plain\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert isinstance(find_engine(SandboxSpec(engine="plain")), Plain)
+
+
+def test_an_unknown_engine_is_refused_with_those_that_are_known() -> None:
+    with pytest.raises(InvalidOptions, match="'nope' is unknown; choose one of auto, docker"):
+        find_engine(SandboxSpec(engine="nope"))
+
+
+@pytest.mark.parametrize("wish", [SandboxSpec(image="debian"), SandboxSpec(network=True), SandboxSpec(profile="open")])
+def test_what_its_sandboxes_cannot_do_is_refused(wish: SandboxSpec) -> None:
+    engine = Plain()
+    engine.check(SandboxSpec())
+    with pytest.raises(InvalidOptions, match="engine plain cannot do this"):
+        engine.check(wish)
+    engine.capabilities = frozenset({IMAGES, NETWORK_SWITCH})
+    engine.check(wish)
