@@ -73,10 +73,10 @@ class Ladder:
             now: Take the next rung although its time has not come.
         """
         moment = time.monotonic()
+        cell = f"{shell} {supervisor} {ticks}"
         if not now and moment < self._due:
             if moment >= self._nudge and shell:
-                # A child that handles SIGINT and goes on its way makes the shell go on with the next line.
-                self._say(f"kill -s INT {shell}")
+                self._say(f"nudge {cell}")
                 self._nudge = moment + _NUDGE_SECONDS
             return
         if self._next == len(STEPS):
@@ -87,7 +87,7 @@ class Ladder:
             step = STEPS[-1]
         self._next = STEPS.index(step) + 1
         self.reached = step.name
-        self._say(step.command.format(cell=f"{shell} {supervisor} {ticks}", shell=shell))
+        self._say(step.command.format(cell=cell, shell=shell))
         moment = time.monotonic()
         self._due = moment + step.grace
         self._nudge = moment + _NUDGE_SECONDS

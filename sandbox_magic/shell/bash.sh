@@ -1,5 +1,4 @@
-# What runs around a cell in bash. `report`, `eval` and `code` become files of the supervisor, read at one go; the others
-# are sent, and short, for bash reads a pipe byte by byte, at a system call a byte.
+# What runs around a cell in bash. `report`, `eval` and `code` become files of the supervisor; the others are sent.
 #
 # `\builtin` defeats aliases (the backslash) and functions (the word). All goes to /dev/null, so that neither set -x
 # nor a DEBUG trap shows our lines. The shell is interactive without a terminal: so it survives syntax errors, set -u
@@ -8,13 +7,13 @@
 # The one variable, $__, says where a cell stands: "TOKEN CODE TEXT" (sent: the last exit code and the cell), "CODE TEXT"
 # (it runs, and cannot see its token), "CODE FLAGS TOKEN" (to be reported), nothing (reported).
 
-# After a cell: both end fences. Then what a new shell would need: the last process id (the cell's processes have later
-# ones) and the exports. -x, -v and -H are lifted between cells: they must not show our lines.
+# After a cell, while its outcome travels: what a new shell would need, the last process id (the cell's processes have
+# later ones) and the exports. Before it both end fences, if the cell's own line has not come to them.
 #: report
 case ${POSIXLY_CORRECT-} in rescue) \unset -f builtin; \unset POSIXLY_CORRECT;; esac;
+case $__ in *\ *) { \builtin printf '\036@PREFIX@%s end %s\n' "${__##* }" "${__% *}" >@FD@/1 && \builtin printf '\036@PREFIX@%s end\n' "${__##* }" >@FD@/4; } ||
+  \builtin kill -SYS "$$";; esac;
 \builtin set +xvH;
-{ \builtin printf '\036@PREFIX@%s end %s\n' "${__##* }" "${__% *}" >@FD@/1 && \builtin printf '\036@PREFIX@%s end\n' "${__##* }" >@FD@/4; } ||
-  \builtin kill -SYS "$$";
 \builtin read -r __ </proc/loadavg;
 { \builtin printf ': %s\n' "$__"; \builtin export -p; \builtin printf '__=restored\n'; } >|@FD@/7;
 \builtin printf -v __ %s ''; PS0= PS1= PS2= PROMPT_COMMAND=
@@ -42,16 +41,16 @@ exec >@FD@/1 2>@FD@/4;
 { \builtin printf %b '@INPUT@' >|@FD@/8 || __='125 \builtin echo "sandbox: no room for the stdin of the cell" >&2'; } >/dev/null 2>&1
 
 #: run
-__='@TOKEN@ @CODE@ @TEXT@';\. @FD@/5<@STDIN@;{ __="$? $- @TOKEN@";\. @FD@/3||\kill -SYS $$;} &>/dev/null||:
+__='@TOKEN@ @CODE@ @TEXT@';\. @FD@/5<@STDIN@;{ __="$? $- @TOKEN@";\builtin printf '\036@PREFIX@@TOKEN@ end %s\n' "${__% *}">@FD@/1&&\builtin printf '\036@PREFIX@@TOKEN@ end\n'>@FD@/4||\kill -SYS $$;\builtin printf -v __ %s '';\set +xvH;PS0= PS1= PS2= PROMPT_COMMAND=;} &>/dev/null||:
 
 # The next line, also after an error that took the shell out of the line above. A DEBUG trap is lifted and kept here, for
 # a file does not see it.
 #: again
-{ case ${__-} in *\ *)__="$? $- @TOKEN@";\. @FD@/3;;esac;\trap -p DEBUG>@FD@/9;\trap - DEBUG;} &>/dev/null||:
+{ case ${__-} in *\ @TOKEN@);; *\ *)__="$? $- @TOKEN@";;esac;\. @FD@/3;\trap -p DEBUG>@FD@/9;\trap - DEBUG;} &>/dev/null||:
 
 # Sent when nothing has been heard for a while, and after signals: dash forgets the lines that it had read ahead.
 #: recover
-{ case ${__-} in *\ *)__="$? $- @TOKEN@";\. @FD@/3;;esac;} &>/dev/null||:
+{ case ${__-} in *\ @TOKEN@);; *\ *)__="$? $- @TOKEN@";;esac;\. @FD@/3;} &>/dev/null||:
 
 # Sent when that has not helped. Still not reported: a function named `builtin` (in posix mode the special
 # builtins are found before functions), a readonly __, or no descriptor left to open /dev/null: then the shell must end,

@@ -44,10 +44,22 @@ cell() {
 # The shell first: it must know of the interrupt before its child ends, else it goes on with the next line.
 stop() {
   cell "$2" "$3" "$4"
-  [ "$1" != INT ] || found="$2 $found"
+  [ "$1" != INT ] || found="$2 $found" told=" $found "
   [ -z "$found" ] || { kill -s "$1" $found; kill -s CONT $found; } 2>/dev/null
   set -- $found
   echo $#
+}
+
+# nudge SHELL SUPERVISOR TICKS: SIGINT again to the shell, and to those of the cell's processes that have not had one.
+# A shell that waits for a child goes on after SIGINT if the child does, so both must have it: in `while :; do sleep 1;
+# done` the first one may have come between two children. A program that is cleaning up after its SIGINT is left alone.
+nudge() {
+  cell "$1" "$2" "$3"
+  fresh=$1
+  for pid in $found; do
+    case $told in *" $pid "*) ;; *) fresh="$fresh $pid" told="$told$pid " ;; esac
+  done
+  kill -s INT $fresh 2>/dev/null
 }
 
 # finish SHELL SUPERVISOR TICKS: SIGKILL to the cell's processes; frozen first, so that a fork bomb cannot run away.

@@ -4,9 +4,9 @@
 
 #: report
 \unset -f command;
+case $__ in *\ *) { \command printf '\036@PREFIX@%s end %s\n' "${__##* }" "${__% *}" >@FD@/1 && \command printf '\036@PREFIX@%s end\n' "${__##* }" >@FD@/4; } ||
+  \command kill -SYS "$$";; esac;
 \command set +xv;
-{ \command printf '\036@PREFIX@%s end %s\n' "${__##* }" "${__% *}" >@FD@/1 && \command printf '\036@PREFIX@%s end\n' "${__##* }" >@FD@/4; } ||
-  \command kill -SYS "$$";
 \command read -r __ </proc/loadavg;
 { \command printf ': %s\n' "$__"; \command export -p; \command printf '__=restored\n'; } >|@FD@/7;
 __= PS1= PS2=
@@ -31,13 +31,13 @@ exec >@FD@/1 2>@FD@/4;
 
 #: run
 \unset -f command; __='@TOKEN@ @CODE@ @TEXT@'; \command . @FD@/5 <@STDIN@;
-{ __="$? $- @TOKEN@"; \unset -f command; \command . @FD@/3 || \command kill -SYS $$; } >/dev/null 2>&1 || :
+{ __="$? $- @TOKEN@"; \unset -f command; \command printf '\036@PREFIX@@TOKEN@ end %s\n' "${__% *}" >@FD@/1 && \command printf '\036@PREFIX@@TOKEN@ end\n' >@FD@/4 || \command kill -SYS $$; __= PS1= PS2=; \command set +xv; } >/dev/null 2>&1 || :
 
 #: again
-{ case ${__-} in *\ *) __="$? $- @TOKEN@"; \unset -f command; \command . @FD@/3;; esac; } >/dev/null 2>&1 || :
+{ case ${__-} in *\ @TOKEN@) ;; *\ *) __="$? $- @TOKEN@";; esac; \unset -f command; \command . @FD@/3; } >/dev/null 2>&1 || :
 
 #: recover
-{ case ${__-} in *\ *) __="$? $- @TOKEN@"; \unset -f command; \command . @FD@/3;; esac; } >/dev/null 2>&1 || :
+{ case ${__-} in *\ @TOKEN@) ;; *\ *) __="$? $- @TOKEN@";; esac; \unset -f command; \command . @FD@/3; } >/dev/null 2>&1 || :
 
 #: last
 { case ${__-} in *\ *) \unset -f command; \command kill -SYS $$;; esac; } >/dev/null 2>&1 || \command kill -SYS $$
