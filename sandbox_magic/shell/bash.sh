@@ -41,7 +41,7 @@ exec >@FD@/1 2>@FD@/4;
 { \builtin printf %b '@INPUT@' >|@FD@/8 || __='125 \builtin echo "sandbox: no room for the stdin of the cell" >&2'; } >/dev/null 2>&1
 
 #: run
-__='@TOKEN@ @CODE@ @TEXT@';\. @FD@/5<@STDIN@;{ __="$? $- @TOKEN@";\builtin printf '\036@PREFIX@@TOKEN@ end %s\n' "${__% *}">@FD@/1&&\builtin printf '\036@PREFIX@@TOKEN@ end\n'>@FD@/4||\kill -SYS $$;\builtin printf -v __ %s '';\set +xvH;PS0= PS1= PS2= PROMPT_COMMAND=;} &>/dev/null||:
+__='@TOKEN@ @CODE@ @TEXT@';\. @FD@/5<@STDIN@;{ __="$? $- @TOKEN@";\builtin printf '\036@PREFIX@@TOKEN@ end %s\n' "${__% *}">@FD@/1&&\builtin printf '\036@PREFIX@@TOKEN@ end\n'>@FD@/4||\kill -SYS $$;\builtin printf -v __ %s '';\builtin set +xvH;PS0= PS1= PS2= PROMPT_COMMAND=;} &>/dev/null||:
 
 # The next line, also after an error that took the shell out of the line above. A DEBUG trap is lifted and kept here, for
 # a file does not see it.
