@@ -15,7 +15,7 @@ from sandbox_magic.archive import Unpacker, pack
 from sandbox_magic.engines.base import Machine
 from sandbox_magic.errors import TransferError
 from sandbox_magic.members import shown
-from sandbox_magic.protocol import STDOUT
+from sandbox_magic.protocol import STDOUT, STREAMS
 
 _IDLE_SECONDS = 60.0  # without a byte in either direction
 _QUEUE = 4 << 20
@@ -88,6 +88,7 @@ class _Transfer:
         self._token = secrets.token_hex(16)
         self._fence = f"\x1e{self._token} ".encode()
         self._errors = bytearray()
+        self._open = set(STREAMS)
         self._transport = machine.open(["sh", "-c", _FRAME.format(command=command), "transfer", *arguments])
         self._transport.send(self._token.encode() + b"\n")
 
@@ -128,17 +129,17 @@ class _Transfer:
             raise TransferError(f"{self._what}: nothing has moved for {_IDLE_SECONDS:g} s; given up")
         for stream, data in chunks:
             if not data:
-                if not self._over():
-                    raise TransferError(f"{self._what}: the sandbox ended the transfer")
-                return False
-            if stream == STDOUT:
+                self._open.discard(stream)
+            elif stream == STDOUT:
                 if unpacker is not None:
                     unpacker.feed(data)
             else:
                 self._errors += data
                 if len(self._errors) > 2 * _ERRORS_MAX:  # keep the beginning, and the end, where the fence is
                     del self._errors[_ERRORS_MAX:-_ERRORS_MAX]
-        return True
+        if not self._open and not self._over():
+            raise TransferError(f"{self._what}: the sandbox ended the transfer")
+        return bool(self._open)
 
     def _check(self) -> None:
         said, _, code = bytes(self._errors).partition(self._fence)

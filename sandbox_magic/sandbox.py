@@ -26,7 +26,6 @@ ENVIRONMENT = {
     "DEBIAN_FRONTEND": "noninteractive",
     "GIT_PAGER": "cat",
     "GIT_TERMINAL_PROMPT": "0",
-    "HOME": "/root",
     "LANG": "C.UTF-8",
     "PAGER": "cat",
     "PIP_NO_INPUT": "1",
@@ -127,7 +126,7 @@ class Sandbox:
             if IMAGES in engine.capabilities and spec.image is None:
                 self.spec = replace(self.spec, image=DEFAULT_IMAGE)
             machine = engine.start(spec, name=self.name, progress=self._on_progress)
-            session = Session(machine, env=ENVIRONMENT | dict(spec.env), shell=spec.shell)
+            session = Session(machine, env=ENVIRONMENT | {"HOME": machine.home} | dict(spec.env), shell=spec.shell)
             try:
                 session.open()
             except BaseException:

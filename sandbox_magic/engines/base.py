@@ -6,6 +6,7 @@ import abc
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from sandbox_magic.transport import Transport
 # What an engine's sandboxes can do beside the contract, asked by name.
 IMAGES = "images"  # start from an image
 NETWORK_SWITCH = "network_switch"  # go online and offline while running
+
+LABEL = "sandbox-magic"
 
 Progress = Callable[[str], None]
 
@@ -62,10 +65,12 @@ class Machine(abc.ABC):
     Attributes:
         id: The engine's id.
         capabilities: What this sandbox can do beside the contract.
+        home: Where its sessions are at home.
     """
 
     id: str
     capabilities: frozenset[str] = frozenset()
+    home: str = "/root"
 
     @abc.abstractmethod
     def open(self, argv: Sequence[str], *, user: str | None = None, env: Mapping[str, str] | None = None) -> Transport:
@@ -169,7 +174,7 @@ class Owner:
     @classmethod
     def me(cls) -> Owner:
         """Return this process."""
-        return cls(_host(), os.getpid(), _started(os.getpid()) or "")
+        return cls(_host(), os.getpid(), started_at(os.getpid()) or "")
 
     @classmethod
     def from_labels(cls, labels: Mapping[str, str]) -> Owner:
@@ -193,7 +198,13 @@ class Owner:
             return False
         if mine[1] != theirs[1]:
             return True  # this very machine has booted since
-        return mine[2] == theirs[2] and _started(self.pid) != self.started
+        return mine[2] == theirs[2] and started_at(self.pid) != self.started
+
+
+def labels_of_mine(name: str) -> dict[str, str]:
+    """Return what is written on a sandbox of this process."""
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    return {LABEL: "1", f"{LABEL}.name": name, f"{LABEL}.created": created} | Owner.me().labels()
 
 
 @cache
@@ -214,8 +225,8 @@ def _host() -> str:
     return "/".join((machine, read("/proc/sys/kernel/random/boot_id") or "-", namespace))
 
 
-def _started(pid: int) -> str | None:
-    """Return when a process started; `None` if it does not run, empty if the system does not tell."""
+def started_at(pid: int) -> str | None:
+    """Return when a process started, in clock ticks since boot; `None` if it does not run, empty if nobody tells."""
     if Path("/proc/self/stat").exists():
         try:
             text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")

@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from sandbox_magic.engines import pull, sdk
 from sandbox_magic.engines.base import (
     IMAGES,
+    LABEL,
     NETWORK_SWITCH,
     Engine,
     Found,
     Machine,
-    Owner,
     Probe,
     Progress,
+    labels_of_mine,
     silent,
 )
 from sandbox_magic.engines.body import BRIDGE, container_body, open_folder
@@ -33,7 +33,6 @@ from sandbox_magic.transport import MultiplexedSocket, close_in_child, close_soc
 if TYPE_CHECKING:
     from docker import DockerClient
 
-LABEL = "sandbox-magic"
 _GONE_SECONDS = 10
 _ENDING_SECONDS = 0.2  # in which a container that is ending has ended
 
@@ -165,12 +164,7 @@ class DockerEngine(Engine):
     def start(self, spec: SandboxSpec, *, name: str = "", progress: Progress = silent) -> DockerMachine:
         client = self._connect()
         api = client.api
-        labels = {
-            LABEL: "1",
-            f"{LABEL}.name": name,
-            f"{LABEL}.created": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
-        arguments = container_body(spec, labels=labels | Owner.me().labels(), cpus=self._cpus)
+        arguments = container_body(spec, labels=labels_of_mine(name), cpus=self._cpus)
         arguments["host_config"] = api.create_host_config(**arguments["host_config"])
         ident = self._create(arguments, arguments["image"], progress)
         keeper = None

@@ -24,6 +24,9 @@ cell() {
   for file in /proc/[0-9]*/stat; do
     stat "$file" || continue
     case $pid in "$shell"|1) continue ;; esac
+    line=
+    [ "$parent" != 1 ] || IFS= read -r line 2>/dev/null <"/proc/$pid/cmdline"
+    case $line in *sandbox-keeper*) foreign="$foreign$pid "; continue ;; esac  # starts other sessions and transfers
     if [ "$start" -gt $((begun + 2)) ] || { [ "$start" -ge $((begun - 2)) ] && [ "$pid" -gt "$mark" ]; }
     then young="$young $pid:$parent"
     else foreign="$foreign$pid "; fi

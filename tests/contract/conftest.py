@@ -8,6 +8,7 @@ import pytest
 
 from sandbox_magic import Sandbox
 from sandbox_magic.engines import find_engine
+from sandbox_magic.engines.base import Engine
 from sandbox_magic.spec import SandboxSpec
 
 # One entry an engine and shell: what a second engine adds is a line here.
@@ -15,6 +16,8 @@ PLACES = {
     "docker-bash": {"engine": "docker", "image": "debian:stable-slim"},
     "docker-dash": {"engine": "docker", "image": "debian:stable-slim", "shell": "sh"},
     "docker-busybox": {"engine": "docker", "image": "busybox:latest"},
+    "bubblewrap-bash": {"engine": "bubblewrap"},
+    "bubblewrap-dash": {"engine": "bubblewrap", "shell": "sh"},
 }
 
 
@@ -29,13 +32,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         if wanted and not set(wanted) <= known:
             raise pytest.UsageError(f"--engine: choose from {', '.join(sorted(known))}")
         names = [name for name, place in PLACES.items() if not wanted or place["engine"] in wanted]
+        needed = {mark.args[0] for mark in metafunc.definition.iter_markers("needs")}
+        names = [name for name in names if needed <= _engine(name).capabilities]
         metafunc.parametrize("place", names, scope="module")
+
+
+def _engine(place: str) -> Engine:
+    return find_engine(SandboxSpec(engine=PLACES[place]["engine"]))
 
 
 @pytest.fixture(scope="module")
 def wish(place: str) -> dict[str, str]:
     """The arguments of a `Sandbox` at this place; the engine must answer."""
-    probe = find_engine(SandboxSpec(engine=PLACES[place]["engine"])).probe()
+    probe = _engine(place).probe()
     assert probe.available, f"{place}: {probe.detail}"
     return PLACES[place]
 

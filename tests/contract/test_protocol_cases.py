@@ -53,7 +53,9 @@ def check(expect: dict[str, Any], result: Result) -> None:
 def test_case(shared: Sandbox, bash: bool, case: dict[str, Any]) -> None:
     if ("bash" if bash else "sh") not in case["shells"]:
         return  # written for the other kind of shell; the case file says so
-    session = Session(shared._machine, env={"LANG": "C.UTF-8", "HOME": "/root"}, shell=shared.spec.shell)
+    machine = shared._machine
+    assert machine is not None
+    session = Session(machine, env={"LANG": "C.UTF-8", "HOME": machine.home}, shell=shared.spec.shell)
     try:
         for cell, expect in zip(case["cells"], case["expect"], strict=True):
             result = run(session, cell, expect.get("timeout"))

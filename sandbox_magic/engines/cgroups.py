@@ -1,0 +1,176 @@
+"""Limits by control groups: a leaf of our own for a sandbox, in the version of the interface that the host has.
+
+`leaf` tries what the host may offer, in order: version 2 where we may make a group below (delegated, or root),
+version 1 (root). Each limit is read back; one that does not hold is not offered.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sandbox_magic.errors import EngineError
+
+_ROOT = Path("/sys/fs/cgroup")
+_PERIOD = 100_000  # microseconds over which processor time is shared out
+_PARENT = "sandbox-magic"
+_REMOVE_SECONDS = 2.0
+_JOIN = 'for group in $1; do echo $$ >"$group/cgroup.procs" || exit 70; done; shift; exec "$@"'
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What shall hold: bytes of memory and swap together, processes and threads, processors' time."""
+
+    memory: int
+    pids: int
+    cpus: float
+
+
+class Leaf:
+    """A group, or in version 1 three, for one sandbox.
+
+    Attributes:
+        kind: What the user is told, such as ``"cgroup v2"``.
+        folders: The groups that a process must join.
+    """
+
+    def __init__(self, kind: str, folders: Sequence[Path], facts: dict[str, object]) -> None:
+        self.kind = kind
+        self.folders = folders
+        self._facts = facts
+
+    def joined(self, argv: Sequence[str]) -> list[str]:
+        """Return a command that joins the group and then becomes `argv`."""
+        return ["sh", "-c", _JOIN, "join", " ".join(map(str, self.folders)), *argv]
+
+    def describe(self) -> dict[str, object]:
+        """Return the limits as the kernel has them."""
+        return dict(self._facts)
+
+    def oom_kills(self) -> int:
+        """Return how many processes the memory limit has cost."""
+        for folder in self.folders:
+            for name in ("memory.events", "memory.oom_control"):
+                for line in _read(folder / name).splitlines():
+                    if line.startswith("oom_kill "):
+                        return int(line.split()[1])
+        return 0
+
+    def remove(self) -> None:
+        """Remove it; its processes must be dead or dying."""
+        remove(self.folders)
+
+
+def remove(folders: Sequence[Path]) -> None:
+    """Remove groups once the last of their processes is gone."""
+    deadline = time.monotonic() + _REMOVE_SECONDS
+    for folder in folders:
+        while folder.is_dir():
+            try:
+                folder.rmdir()
+            except OSError:
+                if time.monotonic() > deadline:
+                    return  # `sandbox-magic gc` tries again
+                time.sleep(0.002)  # the kernel does not say when
+
+
+def leaf(name: str, wish: Wish) -> Leaf | None:
+    """Return a group with these limits; `None` where the host lets us make none that holds them all."""
+    for make in (_version_2, _version_1):
+        with contextlib.suppress(OSError, EngineError):
+            return make(name, wish)
+    return None
+
+
+def _version_2(name: str, wish: Wish) -> Leaf:
+    for parent in _parents():
+        folder = parent / _PARENT / name
+        try:
+            _delegate(parent)
+            folder.parent.mkdir(exist_ok=True)
+            _delegate(folder.parent)
+            folder.mkdir()
+        except OSError:
+            continue
+        try:
+            quota = f"{int(wish.cpus * _PERIOD)} {_PERIOD}"
+            limits = {"memory.max": wish.memory, "memory.swap.max": 0, "pids.max": wish.pids, "cpu.max": quota}
+            for file, value in limits.items():
+                _limit(folder / file, value)
+            return Leaf("cgroup v2", [folder], _facts(wish))
+        except (OSError, EngineError):
+            folder.rmdir()
+    raise EngineError("no delegated group")
+
+
+def _parents() -> Iterator[Path]:
+    """Yield the groups of version 2 below which we may make one: those above our own, and for root the top."""
+    if not (_ROOT / "cgroup.controllers").exists():
+        return
+    own = _read(Path("/proc/self/cgroup")).partition("0::/")[2].strip()
+    group = _ROOT / own
+    while group != _ROOT and _ROOT in group.parents:
+        group = group.parent
+        if os.access(group, os.W_OK) and os.access(group / "cgroup.procs", os.W_OK):
+            yield group
+
+
+def _delegate(group: Path) -> None:
+    have = set(_read(group / "cgroup.subtree_control").split())
+    if lacking := {"memory", "pids", "cpu"} - have:
+        (group / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in sorted(lacking)))
+
+
+def _version_1(name: str, wish: Wish) -> Leaf:
+    own = dict(_own_groups())
+    folders: dict[str, Path] = {}
+    try:
+        for controller in ("memory", "pids", "cpu"):
+            group = _ROOT / controller / own[controller].lstrip("/")
+            folder = (group if group.is_dir() else _ROOT / controller) / _PARENT / name
+            folder.parent.mkdir(exist_ok=True)
+            folder.mkdir()
+            folders[controller] = folder
+        memory = folders["memory"]
+        _limit(memory / "memory.limit_in_bytes", wish.memory)
+        if (memory / "memory.memsw.limit_in_bytes").exists():
+            _limit(memory / "memory.memsw.limit_in_bytes", wish.memory)
+        _limit(folders["pids"] / "pids.max", wish.pids)
+        _limit(folders["cpu"] / "cpu.cfs_period_us", _PERIOD)
+        _limit(folders["cpu"] / "cpu.cfs_quota_us", int(wish.cpus * _PERIOD))
+    except (OSError, KeyError, EngineError):
+        remove(list(folders.values()))
+        raise EngineError("no groups of version 1 can be made") from None
+    return Leaf("cgroup v1", list(folders.values()), _facts(wish))
+
+
+def _own_groups() -> Iterator[tuple[str, str]]:
+    for line in _read(Path("/proc/self/cgroup")).splitlines():
+        _, names, path = line.split(":", 2)
+        for controller in names.split(","):
+            yield controller, path
+
+
+def _facts(wish: Wish) -> dict[str, object]:
+    return {"memory limit": wish.memory, "pids limit": wish.pids, "cpus limit": wish.cpus}
+
+
+def _limit(file: Path, value: object) -> None:
+    """Write a limit and read it back; the kernel rounds memory to pages."""
+    file.write_text(str(value))
+    found = _read(file).strip()
+    wanted = str(value)
+    if found != wanted and not (wanted.isdigit() and found.isdigit() and 0 <= int(wanted) - int(found) < 1 << 16):
+        raise EngineError(f"{file} holds {found} instead of {wanted}")
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""

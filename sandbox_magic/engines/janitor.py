@@ -1,0 +1,61 @@
+"""One small process beside this one, which removes what bubblewrap sandboxes leave when this one is killed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+
+from sandbox_magic.shell import script
+
+
+class Janitor:
+    """A shell in a session of its own, so that a signal to our process group does not end it too."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            ["sh", "-c", script("janitor.sh"), "sandbox-janitor"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            start_new_session=True,
+        )
+
+    def remember(self, paths: Iterable[Path]) -> None:
+        """Have these removed when this process has ended; it does not matter if they are gone by then."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):  # somebody has killed it: then `sandbox-magic gc` removes them
+            os.write(self._process.stdin.fileno(), "".join(f"{path}\n" for path in paths).encode())
+
+    def close_in_child(self) -> None:
+        """Close a forked child's copy: held open there, it would keep the janitor from seeing our end."""
+        self._process.returncode = 0  # not the child's to wait for
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+
+
+_janitor: Janitor | None = None
+_lock = threading.Lock()
+
+
+def janitor() -> Janitor:
+    """Return this process's janitor."""
+    global _janitor  # noqa: PLW0603 # one for the process, made on first use, and anew after a fork
+    with _lock:
+        if _janitor is None:
+            _janitor = Janitor()
+        return _janitor
+
+
+def _forget() -> None:
+    global _janitor, _lock  # it is our parent's; another thread may have held the lock
+    if _janitor is not None:
+        _janitor.close_in_child()
+    _janitor, _lock = None, threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget)

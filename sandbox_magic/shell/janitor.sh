@@ -1,0 +1,19 @@
+# Outlives the process that started it by a moment: paths on stdin, one a line; when stdin ends, they are removed.
+# A control group can be removed once its last process is gone.
+while IFS= read -r path; do
+  set -- "$@" "$path"
+done
+tries=0
+while [ $# -gt 0 ] && [ $((tries += 1)) -lt 100 ]; do
+  round=$#
+  while [ $round -gt 0 ]; do
+    path=$1 round=$((round - 1))
+    shift
+    case $path in
+    /sys/fs/cgroup/*) rmdir "$path" 2>/dev/null ;;
+    *) rm -rf "$path" ;;
+    esac
+    [ ! -e "$path" ] || set -- "$@" "$path"
+  done
+  [ $# -eq 0 ] || sleep 0.05
+done
