@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import threading
@@ -12,9 +13,9 @@ from types import TracebackType
 from typing import Any
 
 from sandbox_magic import files
-from sandbox_magic.engines import find_engine
+from sandbox_magic.engines import fallback_note, find_engine
 from sandbox_magic.engines.base import IMAGES, NETWORK_SWITCH, Machine, Progress, silent
-from sandbox_magic.errors import CommandTimeout, EngineError, InvalidOptions, SessionClosed
+from sandbox_magic.errors import CommandTimeout, EngineError, EngineUnavailable, InvalidOptions, SessionClosed
 from sandbox_magic.facts import inside
 from sandbox_magic.protocol import LateOutput, Output
 from sandbox_magic.result import Result
@@ -123,6 +124,8 @@ class Sandbox:
             spec = replace(self.spec, network=self._online)
             engine = find_engine(spec)
             engine.check(spec)
+            if spec.engine == "auto" and (note := fallback_note(engine)):
+                self._notes.append(note)
             if IMAGES in engine.capabilities and spec.image is None:
                 self.spec = replace(self.spec, image=DEFAULT_IMAGE)
             machine = engine.start(spec, name=self.name, progress=self._on_progress)
@@ -262,7 +265,8 @@ class Sandbox:
         with self._lock:
             gone = self._session is not None and not self._session.usable()
             if gone:
-                self._end()
+                with contextlib.suppress(EngineUnavailable):  # the way to it is lost: it ends without us, by its lease
+                    self._end()
                 self._notes.append(
                     "the sandbox had ended since the last cell; this is a new one, its files are new too"
                 )
@@ -321,7 +325,8 @@ class Sandbox:
         assert self._machine is not None
         if NETWORK_SWITCH not in self._machine.capabilities:
             raise InvalidOptions(
-                "this engine has no network to switch; use engine='docker' for a sandbox that goes online"
+                "this sandbox has no network to switch: use engine='docker' for one that goes online; gVisor has the "
+                "network that it starts with (network=True), or none (runtime='runc' can be switched)"
             )
         self._on_progress("connecting the network" if online else "")
         try:

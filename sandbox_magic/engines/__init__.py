@@ -5,6 +5,7 @@ An engine of another package registers a class in the entry point group ``sandbo
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -17,9 +18,11 @@ GROUP = "sandbox_magic.engines"
 # Where each class is; modules are imported when the engine is asked for, for an SDK is heavy.
 _OURS = {
     "docker": "sandbox_magic.engines.docker:DockerEngine",
+    "podman": "sandbox_magic.engines.podman:PodmanEngine",
     "bubblewrap": "sandbox_magic.engines.bubblewrap:BubblewrapEngine",
 }
 AUTO = tuple(_OURS)
+_told: set[str] = set()
 
 
 @cache
@@ -40,6 +43,9 @@ def _engine(name: str, docker_host: str | None = None) -> Engine:
         made = theirs[name].load()()
     assert isinstance(made, Engine)
     return made
+
+
+os.register_at_fork(after_in_child=_engine.cache_clear)  # connections that two processes use would mix their answers
 
 
 def find_engine(spec: SandboxSpec) -> Engine:
@@ -65,6 +71,18 @@ def find_engine(spec: SandboxSpec) -> Engine:
         else:
             return engine
     raise EngineUnavailable("\n".join(reasons))
+
+
+def fallback_note(engine: Engine) -> str:
+    """Return the line that says, once in a process, that ``auto`` had to take another engine than the first."""
+    if engine.name == AUTO[0] or engine.name in _told:
+        return ""
+    _told.add(engine.name)
+    asked = " and no ".join(name.capitalize() for name in AUTO[: AUTO.index(engine.name)])
+    difference = f": {engine.difference}" if engine.difference else ""
+    return (
+        f"no {asked} answers here, so this sandbox runs on {engine.name}{difference} (`sandbox-magic doctor` says why)"
+    )
 
 
 def probe_all() -> list[Probe]:

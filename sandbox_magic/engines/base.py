@@ -17,6 +17,8 @@ from sandbox_magic.transport import Transport
 # What an engine's sandboxes can do beside the contract, asked by name.
 IMAGES = "images"  # start from an image
 NETWORK_SWITCH = "network_switch"  # go online and offline while running
+RUNTIMES = "runtimes"  # choose what runs its processes
+LEASE = "lease"  # end by itself when nothing was heard of its owner for a time
 
 LABEL = "sandbox-magic"
 
@@ -99,10 +101,12 @@ class Engine(abc.ABC):
     Attributes:
         name: What users call it.
         capabilities: What its sandboxes can do beside the contract.
+        difference: What a user of Docker must know of its sandboxes; empty if nothing.
     """
 
     name: str
     capabilities: frozenset[str] = frozenset()
+    difference: str = ""
 
     @abc.abstractmethod
     def connect(self) -> None:
@@ -121,6 +125,8 @@ class Engine(abc.ABC):
         for capability, asked, what in (
             (IMAGES, spec.image is not None, f"image {spec.image!r}: there are no images"),
             (NETWORK_SWITCH, spec.online, "network: its sandboxes have none"),
+            (RUNTIMES, spec.runtime is not None, f"runtime {spec.runtime!r}: there is no choice"),
+            (LEASE, spec.lease is not None, "lease: its sandboxes have none"),
         ):
             if asked and capability not in self.capabilities:
                 raise InvalidOptions(f"engine {self.name} cannot do this. {what}; engine='docker' can.")

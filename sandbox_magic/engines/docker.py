@@ -3,10 +3,13 @@
 A container's first process is a *keeper*: it reads its attached stdin and ends with it. This process holds that
 attach. However this process ends, the engine then closes the keeper's stdin and the container is gone, with everything
 in it (`OpenStdin`, `StdinOnce`, `AutoRemove`). Sessions are execs beside it, under another user id than the keeper's.
+Where the engine may not notice our end, the keeper also has a *lease*: it ends when it has heard nothing for a time.
 """
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,7 +18,9 @@ from sandbox_magic.engines import pull, sdk
 from sandbox_magic.engines.base import (
     IMAGES,
     LABEL,
+    LEASE,
     NETWORK_SWITCH,
+    RUNTIMES,
     Engine,
     Found,
     Machine,
@@ -25,29 +30,40 @@ from sandbox_magic.engines.base import (
     silent,
 )
 from sandbox_magic.engines.body import BRIDGE, container_body, open_folder
-from sandbox_magic.engines.endpoints import connect
-from sandbox_magic.errors import EngineUnavailable, ImageNotFound
+from sandbox_magic.engines.endpoints import Connection, docker_places, first
+from sandbox_magic.errors import EngineUnavailable, ImageNotFound, InvalidOptions
 from sandbox_magic.spec import SandboxSpec
-from sandbox_magic.transport import MultiplexedSocket, close_in_child, close_socket
+from sandbox_magic.transport import MultiplexedSocket, close_in_child, close_socket, watcher
 
 if TYPE_CHECKING:
     from docker import DockerClient
 
 _GONE_SECONDS = 10
 _ENDING_SECONDS = 0.2  # in which a container that is ending has ended
+REMOTE_LEASE_SECONDS = 900  # a lost link may go unnoticed for hours; a notebook may sleep through lunch
+_RENEWALS = 4  # in the time of a lease
 
 
 class DockerMachine(Machine):
     """A running container."""
 
-    def __init__(self, client: DockerClient, ident: str, keeper: Any, spec: SandboxSpec) -> None:
+    def __init__(self, engine: DockerEngine, api: Any, ident: str, keeper: Any, spec: SandboxSpec) -> None:
         self.id = ident
-        self.capabilities = DockerEngine.capabilities
-        self._api = client.api
+        self.capabilities = engine.abilities(spec)
+        self._engine = engine
+        self._api = api
         self._keeper = keeper
         self._user = spec.user or spec.limits.user or ""
         self._cwd = spec.cwd
         self._closed = False
+        self._renewal: int | None = None
+        if lease := engine.lease(spec):
+            sdk.raw(keeper).setblocking(False)
+            self._renewal = watcher().every(lease / _RENEWALS, self._renew)
+
+    def _renew(self) -> None:
+        with contextlib.suppress(OSError):  # a paused sandbox takes nothing, an ended one is found out by its session
+            sdk.raw(self._keeper).send(b"\n")
 
     def open(
         self, argv: Sequence[str], *, user: str | None = None, env: Mapping[str, str] | None = None
@@ -63,7 +79,9 @@ class DockerMachine(Machine):
             workdir=self._cwd,
         )["Id"]
         stream = sdk.call(self._api.exec_start, exec_id, socket=True)
-        return MultiplexedSocket(sdk.raw(stream), exit_code=lambda: self._exit_code(exec_id), owner=stream)
+        return MultiplexedSocket(
+            sdk.keep_alive(sdk.raw(stream)), exit_code=lambda: self._exit_code(exec_id), owner=sdk.owner(stream)
+        )
 
     def _exit_code(self, exec_id: str) -> int | None:
         """Ask for an exec's exit code; the engine learns it a moment after the streams have ended."""
@@ -81,16 +99,18 @@ class DockerMachine(Machine):
     def describe(self) -> dict[str, object]:
         facts = sdk.call(self._api.inspect_container, self.id)
         host = facts["HostConfig"]
+        runtime = self._engine.named(host.get("Runtime", ""))
         return {
-            "engine": "docker",
+            "engine": self._engine.name,
             "container": self.id[:12],
             "image": facts["Config"]["Image"],
             "image id": facts["Image"].removeprefix("sha256:")[:12],
-            "runtime": host.get("Runtime", ""),
+            "runtime": runtime,
             "online": bool(facts["NetworkSettings"]["Networks"]),
             "memory limit": host["Memory"],
             "pids limit": host["PidsLimit"],
             "cpus limit": host["NanoCpus"] / 1e9,
+            "limits": "dropped by the runtime" if self._engine.drops_limits(runtime) else "asked for",
             "oom killed": facts["State"]["OOMKilled"],
         }
 
@@ -115,13 +135,15 @@ class DockerMachine(Machine):
         if self._closed:
             return
         self._closed = True
+        if self._renewal is not None:
+            watcher().stop(self._renewal)
         try:
             if not sdk.remove(self._api, self.id):
                 self._wait_gone()
         except EngineUnavailable as error:
             raise EngineUnavailable(f"{error}; {self.id[:12]} ends with it") from None
         finally:
-            close_socket(sdk.raw(self._keeper), self._keeper)
+            close_socket(sdk.raw(self._keeper), sdk.owner(self._keeper))
 
     def _wait_gone(self) -> None:
         deadline = time.monotonic() + _GONE_SECONDS
@@ -133,24 +155,78 @@ class DockerEngine(Engine):
     """A Docker Engine, wherever it is."""
 
     name = "docker"
-    capabilities = frozenset({IMAGES, NETWORK_SWITCH})
+    capabilities = frozenset({IMAGES, NETWORK_SWITCH, RUNTIMES, LEASE})
+    attach_first = True  # or what the container prints before is lost
+    local_lease: int | None = None  # seconds
 
     def __init__(self, docker_host: str | None = None) -> None:
         self._docker_host = docker_host
-        self._client: DockerClient | None = None
+        self._connection: Connection | None = None
+        self._connecting = threading.Lock()
         self._cpus = 1.0
+        self._runtimes: dict[str, Any] = {}
+        self._runtime = ""
         self.endpoint = ""
 
     def connect(self) -> None:
         self._connect()
 
     def _connect(self) -> DockerClient:
-        if self._client is None:
-            client, endpoint = connect(self._docker_host)
-            self._cpus = float(sdk.call(client.info).get("NCPU", 1))
-            self.endpoint = f"{endpoint.url} ({endpoint.origin})"
-            self._client = client
-        return self._client
+        with self._connecting:
+            if self._connection is not None and self._connection.lost:
+                self._connection.close()
+                self._connection = None
+            if self._connection is None:
+                connection = self._find()
+                info = sdk.call(connection.client.info)
+                _refuse_unlimited(info)
+                self._cpus = float(info.get("NCPU", 1))
+                self._runtime = info.get("DefaultRuntime", "")
+                self._runtimes = (info.get("Runtimes") or {}) if RUNTIMES in self.capabilities else {}
+                self.endpoint = f"{connection.endpoint.url} ({connection.endpoint.origin})"
+                self._connection = connection
+            return self._connection.client
+
+    def _find(self) -> Connection:
+        """Return a connection to the engine."""
+        return first(docker_places(self._docker_host), podman=False)
+
+    def lease(self, spec: SandboxSpec) -> int | None:
+        """Return after how many seconds without a sign of us a sandbox ends by itself; `None`: it has other means."""
+        remote = self._connection is not None and self._connection.endpoint.remote
+        return spec.lease or (REMOTE_LEASE_SECONDS if remote else self.local_lease)
+
+    def body(self, spec: SandboxSpec, labels: Mapping[str, str]) -> dict[str, Any]:
+        """Return the arguments of the create request."""
+        return container_body(spec, labels=labels, cpus=self._cpus, lease=self.lease(spec), runtime=self.runtime(spec))
+
+    def runtime(self, spec: SandboxSpec) -> str | None:
+        """Return the runtime for this wish; `None` is the engine's own choice.
+
+        Raises:
+            InvalidOptions: The engine has no runtime of the name that was asked for.
+        """
+        if spec.runtime is not None and spec.runtime not in self._runtimes:
+            known = ", ".join(sorted(self._runtimes))
+            raise InvalidOptions(f"runtime {spec.runtime!r} is not registered with this engine, which has: {known}")
+        wanted = spec.limits.runtime
+        if spec.runtime is None and wanted in self._runtimes and not self.drops_limits(wanted):
+            return wanted
+        return spec.runtime
+
+    def named(self, runtime: str) -> str:
+        """Return the name of a runtime that an inspection tells; Podman says only that it is one."""
+        return runtime if runtime in self._runtimes else self._runtime
+
+    def drops_limits(self, runtime: str) -> bool:
+        """Whether a runtime was registered so that it ignores the limits of memory, processes and processors."""
+        return "--ignore-cgroups" in (self._runtimes.get(runtime, {}).get("runtimeArgs") or ())
+
+    def abilities(self, spec: SandboxSpec) -> frozenset[str]:
+        """Return what a sandbox of this wish can do: gVisor looks at its networks once, when it starts."""
+        runtime = self.runtime(spec) or self._runtime
+        gvisor = "runsc" in f"{runtime} {self._runtimes.get(runtime, {}).get('path', '')}"
+        return self.capabilities - {NETWORK_SWITCH} if gvisor else self.capabilities
 
     def probe(self) -> Probe:
         try:
@@ -162,28 +238,29 @@ class DockerEngine(Engine):
         return Probe(self.name, True, self.endpoint, version.get("Version", ""), f"runtimes: {runtimes}")
 
     def start(self, spec: SandboxSpec, *, name: str = "", progress: Progress = silent) -> DockerMachine:
-        client = self._connect()
-        api = client.api
-        arguments = container_body(spec, labels=labels_of_mine(name), cpus=self._cpus)
+        api = self._connect().api
+        arguments = self.body(spec, labels_of_mine(name))
         arguments["host_config"] = api.create_host_config(**arguments["host_config"])
         ident = self._create(arguments, arguments["image"], progress)
         keeper = None
         try:
             if not spec.online:
                 sdk.call(api.disconnect_container_from_network, ident, BRIDGE, force=True)
-            keeper = sdk.call(api.attach_socket, ident, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
-            close_in_child(sdk.raw(keeper))
+            if self.attach_first:
+                keeper = _attach(api, ident)
             if spec.user and not spec.limits.read_only and not spec.mounts:
                 # Another user than root could not write where the session starts. Not started yet, no volumes, not
                 # compressed: none of the holes of the archive call apply.
                 sdk.call(api.put_archive, ident, "/", open_folder(spec.cwd))
             sdk.call(api.start, ident)
+            if not self.attach_first:
+                keeper = _attach(api, ident)
         except BaseException:
             if keeper is not None:
-                close_socket(sdk.raw(keeper), keeper)
+                close_socket(sdk.raw(keeper), sdk.owner(keeper))
             self.remove(ident)
             raise
-        return DockerMachine(client, ident, keeper, spec)
+        return DockerMachine(self, api, ident, keeper, spec)
 
     def _create(self, arguments: dict[str, Any], image: str, progress: Progress) -> str:
         api = self._connect().api
@@ -199,3 +276,20 @@ class DockerEngine(Engine):
 
     def remove(self, ident: str) -> None:
         sdk.remove(self._connect().api, ident)
+
+
+def _attach(api: Any, ident: str) -> Any:
+    """Return the stream to the keeper."""
+    keeper = sdk.call(api.attach_socket, ident, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
+    close_in_child(sdk.keep_alive(sdk.raw(keeper)))
+    return keeper
+
+
+def _refuse_unlimited(info: Mapping[str, Any]) -> None:
+    """Raise `EngineUnavailable` if the engine would drop the limits of a sandbox without a word."""
+    rootless = info.get("Rootless") or "name=rootless" in (info.get("SecurityOptions") or ())  # Podman, Docker
+    if rootless and str(info.get("CgroupVersion")) == "1":
+        raise EngineUnavailable(
+            "a rootless engine on cgroup version 1 enforces no limits on memory, processes and processors: use it on a "
+            "machine with cgroup version 2, or as root"
+        )

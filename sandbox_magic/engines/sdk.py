@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import socket
 from typing import Any
 
 from sandbox_magic.errors import EngineError, EngineUnavailable, ImageNotFound
@@ -29,13 +30,13 @@ def remove(api: Any, ident: str) -> bool:
         EngineUnavailable: The engine does not answer.
         EngineError: It refused.
     """
-    from docker.errors import APIError, NotFound  # noqa: PLC0415 # the SDK is heavy
+    from docker.errors import APIError  # noqa: PLC0415 # the SDK is heavy
 
     try:
         api.remove_container(ident, v=True, force=True)
-    except NotFound:
-        return True
     except Exception as error:  # noqa: BLE001 # translated below
+        if _gone(error):
+            return True
         if isinstance(error, APIError) and error.status_code == 409:
             return False
         raise _translated(error) from None
@@ -44,33 +45,57 @@ def remove(api: Any, ident: str) -> bool:
 
 def exists(api: Any, ident: str) -> bool:
     """Whether the engine knows the container; raises what the SDK raises when it does not answer."""
-    from docker.errors import NotFound  # noqa: PLC0415
+    from docker.errors import APIError  # noqa: PLC0415
 
     try:
         api.inspect_container(ident)
-    except NotFound:
-        return False
+    except APIError as error:
+        if _gone(error):
+            return False
+        raise
     return True
 
 
-def _translated(error: Exception) -> EngineError:
+def _gone(error: Exception) -> bool:
+    """Whether there is no such container; Podman answers 500 while it removes one."""
     from docker.errors import APIError, NotFound  # noqa: PLC0415
+
+    return isinstance(error, NotFound) or (isinstance(error, APIError) and "no such container" in str(error))
+
+
+def _translated(error: Exception) -> EngineError:
+    from docker.errors import APIError  # noqa: PLC0415
     from docker.errors import ImageNotFound as Missing  # noqa: PLC0415
 
     if isinstance(error, EngineError):
         return error
     if isinstance(error, Missing):
         return ImageNotFound("", str(error.explanation))
-    if isinstance(error, NotFound):
-        return EngineError(f"the container is gone: {error.explanation}")
+    if _gone(error):
+        return EngineError(f"the container is gone: {getattr(error, 'explanation', error)}")
     if isinstance(error, APIError):
-        return EngineError(f"the Docker Engine refused: {error.explanation or error}")
-    return EngineUnavailable(f"the Docker Engine does not answer any more: {' '.join(str(error).split())[:200]}")
+        return EngineError(f"the engine refused: {error.explanation or error}")
+    return EngineUnavailable(f"the engine does not answer any more: {' '.join(str(error).split())[:200]}")
 
 
 def raw(stream: Any) -> Any:
     """Return the socket below what the SDK hands out: the one place that knows its shapes."""
     return getattr(stream, "_sock", stream)
+
+
+def owner(stream: Any) -> Any:
+    """Return what must be closed beside that socket: the file object around it; over TLS the whole response."""
+    return stream if hasattr(stream, "_sock") else getattr(stream, "_response", stream)
+
+
+def keep_alive(sock: Any) -> Any:
+    """Let the system notice a lost link on a socket of the network, as the docker command does; return the socket."""
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
+            if hasattr(socket, name):  # macOS calls the first one otherwise, and keeps its own time
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return sock
 
 
 def readable(sock: Any, timeout: float) -> bool:

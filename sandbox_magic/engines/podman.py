@@ -1,0 +1,49 @@
+"""Podman as an engine, through the socket on which it speaks Docker's language.
+
+Measured with Podman 4.3: attaching before the start is refused; `StdinOnce` is ignored, but the end of the attached
+connection closes the keeper's stdin all the same. Nobody promises that, so the keeper has a lease too.
+"""
+
+from __future__ import annotations
+
+import re
+import resource
+from collections.abc import Mapping
+from typing import Any
+
+from sandbox_magic.engines.base import RUNTIMES
+from sandbox_magic.engines.docker import DockerEngine
+from sandbox_magic.engines.endpoints import Connection, first, podman_places
+from sandbox_magic.spec import SandboxSpec
+
+_PROCESSES = 32768  # more than any profile's; the smallest limit of process ids
+
+
+class PodmanEngine(DockerEngine):
+    """A Podman, as root or rootless."""
+
+    name = "podman"
+    capabilities = DockerEngine.capabilities - {RUNTIMES}  # its socket knows of none; it lists those it could have
+    attach_first = False
+    local_lease = 60
+
+    def _find(self) -> Connection:
+        return first(podman_places(self._docker_host), podman=True)
+
+    def body(self, spec: SandboxSpec, labels: Mapping[str, str]) -> dict[str, Any]:
+        return podman_body(super().body(spec, labels))
+
+
+def podman_body(body: dict[str, Any]) -> dict[str, Any]:
+    """Return Docker's create request in Podman's dialect.
+
+    Podman raises the limit of processes of a user above its own, which needs a capability that it may not have, unless
+    one is asked for. It knows no inodes and owners of folders in memory; the mode that is asked for counts there.
+    """
+    host = body["host_config"]
+    hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+    processes = min(_PROCESSES, hard) if hard != resource.RLIM_INFINITY else _PROCESSES
+    host["ulimits"].append({"Name": "nproc", "Soft": processes, "Hard": processes})
+    for folder, options in host.get("tmpfs", {}).items():
+        host["tmpfs"][folder] = re.sub(r",(nr_inodes|uid|gid)=\d+", "", options)
+    return body
