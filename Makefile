@@ -5,7 +5,7 @@ BIN := .venv/bin
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-unit lint bench clean venv-demo venv-test engine images tools
+.PHONY: help demo test test-unit lint bench clean venv-demo venv-test engine images podman tools
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,7 +16,7 @@ demo: venv-demo ## run the quickstart notebook in a real kernel and show it here
 	@$(BIN)/sandbox-magic demo
 
 # The tests run also if lint finds something: one run shows everything, and pytest's summary comes last.
-test: venv-test engine images tools ## install what is missing, start an engine, check the style, run every test
+test: venv-test engine images podman tools ## install what is missing, start the engines, check the style, run every test
 	@rm -f .cache/lint-failed; $(MAKE) --no-print-directory lint || touch .cache/lint-failed
 	@test ! -e .cache/lint-failed || echo "test: lint FAILED (above), and so will this run"
 	@echo "test: pytest"; $(BIN)/python -m pytest && test ! -e .cache/lint-failed
@@ -33,8 +33,9 @@ lint: venv-test ## check style, types and who imports whom
 bench: venv-test engine images ## measure, side by side with others
 	@$(BIN)/python -m benchmarks
 
-clean: ## end the daemon that we started; remove .venv, caches and build results
+clean: ## end the daemons that we started; remove .venv, caches and build results
 	@scripts/engine.sh stop
+	@scripts/podman.sh stop
 	@echo "clean: removing .venv, caches and build results"
 	@rm -rf .venv .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist build-output
 	@find . -name .git -prune -o -type d \( -name __pycache__ -o -name '*.egg-info' -o -name .ipynb_checkpoints \) \
@@ -43,5 +44,5 @@ clean: ## end the daemon that we started; remove .venv, caches and build results
 venv-demo venv-test: venv-%:
 	@scripts/venv.sh $*
 
-engine images tools:
+engine images podman tools:
 	@scripts/$@.sh

@@ -135,6 +135,8 @@ class SandboxSpec:
         cwd: Where the session starts.
         shell: The session's shell; `None` is bash where the image has it, else sh.
         docker_host: The engine's endpoint; `None` leaves it to environment and context.
+        lease: The sandbox ends by itself when it has heard nothing of this process for so many seconds; `None` is the
+            engine's own: none where it notices our end at once.
     """
 
     image: str | None = None
@@ -150,6 +152,7 @@ class SandboxSpec:
     cwd: str = "/work"
     shell: str | None = None
     docker_host: str | None = None
+    lease: int | None = None
 
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:
@@ -164,6 +167,8 @@ class SandboxSpec:
             raise InvalidOptions("cpus: a number from 0.01 up, such as 1.5")
         if self.pids is not None and self.pids < 8:
             raise InvalidOptions("pids: at least 8: the session itself needs some")
+        if self.lease is not None and not (isinstance(self.lease, int) and self.lease >= 1):
+            raise InvalidOptions("lease: whole seconds, at least 1")
         if not PurePosixPath(self.cwd).is_absolute():
             raise InvalidOptions(f"cwd: {self.cwd!r} must be an absolute path inside the sandbox")
         check_env(dict(self.env))

@@ -8,6 +8,7 @@ this process that reads idle transports, because an engine blocks a sandbox whos
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import select
 import selectors
@@ -210,12 +211,15 @@ class Watcher:
     """One daemon thread that calls back when an idle transport has something to read.
 
     A transport is watched from a moment after its last use, so that one command after another costs nothing here.
-    A callback is called from the thread and must read, else it is called again at once.
+    A callback is called from the thread and must read, else it is called again at once. It also calls what must
+    happen every few seconds.
     """
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
         self._resting: dict[int, tuple[float, Callable[[], None]]] = {}
+        self._beats: dict[int, tuple[float, float, Callable[[], None]]] = {}
+        self._numbers = itertools.count()
         self._wake_in, self._wake_out = os.pipe()
         self._selector.register(self._wake_in, selectors.EVENT_READ, self._woken)
         self._timed = False
@@ -237,6 +241,35 @@ class Watcher:
                 with contextlib.suppress(KeyError, ValueError, OSError):  # closed meanwhile
                     self._selector.unregister(fd)
 
+    def every(self, seconds: float, callback: Callable[[], None]) -> int:
+        """Call from the thread every so many seconds until `stop`; the callback must not block."""
+        number = next(self._numbers)
+        with self._lock:
+            self._beats[number] = time.monotonic() + seconds, seconds, callback
+            os.write(self._wake_out, b"x")
+        return number
+
+    def stop(self, number: int) -> None:
+        """End what `every` began; a call may still be on its way."""
+        with self._lock:
+            self._beats.pop(number, None)
+
+    def _beat(self) -> None:
+        now = time.monotonic()
+        with self._lock:
+            due = {number: beat for number, beat in self._beats.items() if beat[0] <= now}
+            for number, (_, seconds, callback) in due.items():
+                self._beats[number] = now + seconds, seconds, callback
+        for _, _, callback in due.values():
+            callback()
+
+    def _timeout(self) -> float | None:
+        with self._lock:
+            dues = [due - time.monotonic() for due, _, _ in self._beats.values()]
+        if self._timed:
+            dues.append(_REST_SECONDS)
+        return max(0.0, min(dues)) if dues else None
+
     def _woken(self) -> None:
         os.read(self._wake_in, 4096)
 
@@ -252,9 +285,11 @@ class Watcher:
     def _loop(self) -> None:
         # epoll and kqueue take changes from other threads while this one waits.
         while True:
-            ready = self._selector.select(_REST_SECONDS if self._timed else None)
+            ready = self._selector.select(self._timeout())
             for key, _ in ready:
                 key.data()
+            if self._beats:
+                self._beat()
             if self._timed:
                 with self._lock:
                     self._arm()

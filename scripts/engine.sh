@@ -24,7 +24,7 @@ else
     dockerd=(dockerd)
 fi
 log=$cache/dockerd.log
-ours=$cache/dockerd.pid # "PID START-TIME": a number alone could meanwhile be another process
+ours=$cache/dockerd.pid
 socket_error=
 
 # Does someone listen at this Unix socket? With a second argument: does a Docker Engine answer there?
@@ -61,15 +61,6 @@ answers() {
     *) socket_error=$(docker version --format '{{.Server.Version}}' 2>&1 >/dev/null) ;;
     esac
 }
-
-# Is the process PID alive and running the program NAME? A zombie has no program any more. (After an upgrade the
-# program's file is "(deleted)".)
-runs() {
-    local program
-    [[ $1 =~ ^[0-9]+$ ]] && program=$(readlink "/proc/$1/exe") && [[ ${program% (deleted)} == */$2 ]]
-}
-
-start_time() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d ' ' -f 20; }
 
 first_word() { cut -d ' ' -f 1 "$1" 2>/dev/null || true; }
 
@@ -139,16 +130,7 @@ launch() {
     # A minimal machine whose init mounts nothing has no cgroups yet.
     grep -qE '^[^ ]+ [^ ]+ cgroup2? ' /proc/mounts || mount -t cgroup2 cgroup2 /sys/fs/cgroup
     say "starting dockerd (log: $log)"
-    (
-        # Whoever reads our pipes must not wait for the daemon; nor may it hold our lock or make's job tokens.
-        for fd in "/proc/$BASHPID/fd/"*; do
-            fd=${fd##*/}
-            [[ $fd -le 2 ]] || eval "exec $fd>&-"
-        done
-        exec setsid "${dockerd[@]}" </dev/null >"$log" 2>&1
-    ) &
-    launched=$!
-    echo "$launched $(start_time "$launched")" >"$ours"
+    start_daemon_as "$ours" "$log" "${dockerd[@]}"
 }
 
 give_up() {
@@ -211,26 +193,8 @@ start() {
     fi
 }
 
-stop() {
-    local pid='' started=''
-    [[ -f $ours ]] && read -r pid started <"$ours"
-    if ! runs "$pid" dockerd || [[ $(start_time "$pid") != "$started" ]]; then
-        rm -f "$ours"
-        say "no daemon that this script started is running"
-        return
-    fi
-    say "ending dockerd (pid $pid)"
-    kill -TERM "$pid"
-    local deadline=$((SECONDS + 60)) # dockerd gives its containers 15 seconds
-    while runs "$pid" dockerd; do
-        ((SECONDS < deadline)) || fail "dockerd (pid $pid) did not end within 60 seconds"
-        sleep 0.1
-    done
-    rm -f "$ours"
-}
-
 case ${1:-start} in
 start) start ;;
-stop) stop ;;
+stop) stop_daemon "$ours" dockerd ;; # it gives its containers 15 seconds
 *) fail "usage: scripts/engine.sh [stop]" ;;
 esac

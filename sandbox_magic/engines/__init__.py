@@ -17,6 +17,7 @@ GROUP = "sandbox_magic.engines"
 # Where each class is; modules are imported when the engine is asked for, for an SDK is heavy.
 _OURS = {
     "docker": "sandbox_magic.engines.docker:DockerEngine",
+    "podman": "sandbox_magic.engines.podman:PodmanEngine",
     "bubblewrap": "sandbox_magic.engines.bubblewrap:BubblewrapEngine",
 }
 AUTO = tuple(_OURS)

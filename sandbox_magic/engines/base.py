@@ -17,6 +17,7 @@ from sandbox_magic.transport import Transport
 # What an engine's sandboxes can do beside the contract, asked by name.
 IMAGES = "images"  # start from an image
 NETWORK_SWITCH = "network_switch"  # go online and offline while running
+LEASE = "lease"  # end by itself when nothing was heard of its owner for a time
 
 LABEL = "sandbox-magic"
 
@@ -121,6 +122,7 @@ class Engine(abc.ABC):
         for capability, asked, what in (
             (IMAGES, spec.image is not None, f"image {spec.image!r}: there are no images"),
             (NETWORK_SWITCH, spec.online, "network: its sandboxes have none"),
+            (LEASE, spec.lease is not None, "lease: its sandboxes have none"),
         ):
             if asked and capability not in self.capabilities:
                 raise InvalidOptions(f"engine {self.name} cannot do this. {what}; engine='docker' can.")

@@ -7,19 +7,22 @@ import tarfile
 from collections.abc import Mapping
 from typing import Any
 
-from sandbox_magic.engines.keeper import KEEPER, KEEPER_USER
+from sandbox_magic.engines.keeper import KEEPER_USER, keeper
 from sandbox_magic.spec import DEFAULT_IMAGE, SandboxSpec
 
 BRIDGE = "bridge"
 
 
-def container_body(spec: SandboxSpec, *, labels: Mapping[str, str], cpus: float) -> dict[str, Any]:
+def container_body(
+    spec: SandboxSpec, *, labels: Mapping[str, str], cpus: float, lease: int | None = None
+) -> dict[str, Any]:
     """Return the arguments of the create request for `spec`; no I/O, so that a unit test can read them.
 
     Args:
         spec: The wish.
         labels: What is written on the container.
         cpus: How many processors the engine has; asking for more is refused by it.
+        lease: The keeper's.
     """
     profile = spec.limits
     memory = spec.memory or profile.memory
@@ -62,10 +65,11 @@ def container_body(spec: SandboxSpec, *, labels: Mapping[str, str], cpus: float)
             "/run": "rw,nosuid,nodev,size=16m,mode=1777,nr_inodes=4096",
             "/work": f"rw,exec,nosuid,nodev,size=1g,mode=1777,nr_inodes=262144{owner}",
         }
+    command = keeper(lease)
     return {
         "image": spec.image or DEFAULT_IMAGE,
-        "command": KEEPER[1:],
-        "entrypoint": KEEPER[:1],
+        "command": command[1:],
+        "entrypoint": command[:1],
         "user": KEEPER_USER if profile.read_only else "0:0" if profile.capabilities is not None else spec.user,
         "working_dir": spec.cwd,
         "hostname": "sandbox",

@@ -3,10 +3,12 @@
 A container's first process is a *keeper*: it reads its attached stdin and ends with it. This process holds that
 attach. However this process ends, the engine then closes the keeper's stdin and the container is gone, with everything
 in it (`OpenStdin`, `StdinOnce`, `AutoRemove`). Sessions are execs beside it, under another user id than the keeper's.
+Where the engine may not notice our end, the keeper also has a *lease*: it ends when it has heard nothing for a time.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,6 +17,7 @@ from sandbox_magic.engines import pull, sdk
 from sandbox_magic.engines.base import (
     IMAGES,
     LABEL,
+    LEASE,
     NETWORK_SWITCH,
     Engine,
     Found,
@@ -25,29 +28,39 @@ from sandbox_magic.engines.base import (
     silent,
 )
 from sandbox_magic.engines.body import BRIDGE, container_body, open_folder
-from sandbox_magic.engines.endpoints import connect
+from sandbox_magic.engines.endpoints import Endpoint, docker_places, first
 from sandbox_magic.errors import EngineUnavailable, ImageNotFound
 from sandbox_magic.spec import SandboxSpec
-from sandbox_magic.transport import MultiplexedSocket, close_in_child, close_socket
+from sandbox_magic.transport import MultiplexedSocket, close_in_child, close_socket, watcher
 
 if TYPE_CHECKING:
     from docker import DockerClient
 
 _GONE_SECONDS = 10
 _ENDING_SECONDS = 0.2  # in which a container that is ending has ended
+_RENEWALS = 4  # in the time of a lease
 
 
 class DockerMachine(Machine):
     """A running container."""
 
-    def __init__(self, client: DockerClient, ident: str, keeper: Any, spec: SandboxSpec) -> None:
+    def __init__(self, engine: DockerEngine, api: Any, ident: str, keeper: Any, spec: SandboxSpec) -> None:
         self.id = ident
-        self.capabilities = DockerEngine.capabilities
-        self._api = client.api
+        self.capabilities = engine.capabilities
+        self._engine = engine.name
+        self._api = api
         self._keeper = keeper
         self._user = spec.user or spec.limits.user or ""
         self._cwd = spec.cwd
         self._closed = False
+        self._renewal: int | None = None
+        if lease := engine.lease(spec):
+            sdk.raw(keeper).setblocking(False)
+            self._renewal = watcher().every(lease / _RENEWALS, self._renew)
+
+    def _renew(self) -> None:
+        with contextlib.suppress(OSError):  # a paused sandbox takes nothing, an ended one is found out by its session
+            sdk.raw(self._keeper).send(b"\n")
 
     def open(
         self, argv: Sequence[str], *, user: str | None = None, env: Mapping[str, str] | None = None
@@ -82,7 +95,7 @@ class DockerMachine(Machine):
         facts = sdk.call(self._api.inspect_container, self.id)
         host = facts["HostConfig"]
         return {
-            "engine": "docker",
+            "engine": self._engine,
             "container": self.id[:12],
             "image": facts["Config"]["Image"],
             "image id": facts["Image"].removeprefix("sha256:")[:12],
@@ -115,6 +128,8 @@ class DockerMachine(Machine):
         if self._closed:
             return
         self._closed = True
+        if self._renewal is not None:
+            watcher().stop(self._renewal)
         try:
             if not sdk.remove(self._api, self.id):
                 self._wait_gone()
@@ -133,7 +148,8 @@ class DockerEngine(Engine):
     """A Docker Engine, wherever it is."""
 
     name = "docker"
-    capabilities = frozenset({IMAGES, NETWORK_SWITCH})
+    capabilities = frozenset({IMAGES, NETWORK_SWITCH, LEASE})
+    attach_first = True  # or what the container prints before is lost
 
     def __init__(self, docker_host: str | None = None) -> None:
         self._docker_host = docker_host
@@ -146,11 +162,25 @@ class DockerEngine(Engine):
 
     def _connect(self) -> DockerClient:
         if self._client is None:
-            client, endpoint = connect(self._docker_host)
-            self._cpus = float(sdk.call(client.info).get("NCPU", 1))
+            client, endpoint = self._find()
+            info = sdk.call(client.info)
+            _refuse_unlimited(info)
+            self._cpus = float(info.get("NCPU", 1))
             self.endpoint = f"{endpoint.url} ({endpoint.origin})"
             self._client = client
         return self._client
+
+    def _find(self) -> tuple[DockerClient, Endpoint]:
+        """Return a client and where it found its engine."""
+        return first(docker_places(self._docker_host), podman=False)
+
+    def lease(self, spec: SandboxSpec) -> int | None:
+        """Return after how many seconds without a sign of us a sandbox ends by itself; `None`: it has other means."""
+        return spec.lease
+
+    def body(self, spec: SandboxSpec, labels: Mapping[str, str]) -> dict[str, Any]:
+        """Return the arguments of the create request."""
+        return container_body(spec, labels=labels, cpus=self._cpus, lease=self.lease(spec))
 
     def probe(self) -> Probe:
         try:
@@ -162,28 +192,29 @@ class DockerEngine(Engine):
         return Probe(self.name, True, self.endpoint, version.get("Version", ""), f"runtimes: {runtimes}")
 
     def start(self, spec: SandboxSpec, *, name: str = "", progress: Progress = silent) -> DockerMachine:
-        client = self._connect()
-        api = client.api
-        arguments = container_body(spec, labels=labels_of_mine(name), cpus=self._cpus)
+        api = self._connect().api
+        arguments = self.body(spec, labels_of_mine(name))
         arguments["host_config"] = api.create_host_config(**arguments["host_config"])
         ident = self._create(arguments, arguments["image"], progress)
         keeper = None
         try:
             if not spec.online:
                 sdk.call(api.disconnect_container_from_network, ident, BRIDGE, force=True)
-            keeper = sdk.call(api.attach_socket, ident, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
-            close_in_child(sdk.raw(keeper))
+            if self.attach_first:
+                keeper = _attach(api, ident)
             if spec.user and not spec.limits.read_only and not spec.mounts:
                 # Another user than root could not write where the session starts. Not started yet, no volumes, not
                 # compressed: none of the holes of the archive call apply.
                 sdk.call(api.put_archive, ident, "/", open_folder(spec.cwd))
             sdk.call(api.start, ident)
+            if not self.attach_first:
+                keeper = _attach(api, ident)
         except BaseException:
             if keeper is not None:
                 close_socket(sdk.raw(keeper), keeper)
             self.remove(ident)
             raise
-        return DockerMachine(client, ident, keeper, spec)
+        return DockerMachine(self, api, ident, keeper, spec)
 
     def _create(self, arguments: dict[str, Any], image: str, progress: Progress) -> str:
         api = self._connect().api
@@ -199,3 +230,19 @@ class DockerEngine(Engine):
 
     def remove(self, ident: str) -> None:
         sdk.remove(self._connect().api, ident)
+
+
+def _attach(api: Any, ident: str) -> Any:
+    """Return the stream to the keeper."""
+    keeper = sdk.call(api.attach_socket, ident, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
+    close_in_child(sdk.raw(keeper))
+    return keeper
+
+
+def _refuse_unlimited(info: Mapping[str, Any]) -> None:
+    """Raise `EngineUnavailable` if the engine would drop the limits of a sandbox without a word."""
+    if str(info.get("CgroupVersion")) == "1" and any("rootless" in text for text in info.get("SecurityOptions") or ()):
+        raise EngineUnavailable(
+            "a rootless engine on cgroup version 1 enforces no limits on memory, processes and processors: use it on a "
+            "machine with cgroup version 2, or as root"
+        )

@@ -1,9 +1,9 @@
-"""Where a Docker Engine may answer, in the order in which the docker command looks."""
+"""Where a Docker Engine or a Podman may answer, in the order in which their commands look."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,8 +30,8 @@ class Endpoint:
     context: str = ""
 
 
-def candidates(docker_host: str | None) -> Iterator[Endpoint]:
-    """Yield the places; one that the user named stands alone, for another machine is not what was asked for."""
+def docker_places(docker_host: str | None) -> Iterator[Endpoint]:
+    """Yield the places of a Docker Engine; one that the user named stands alone: another is not what was asked for."""
     if docker_host:
         yield Endpoint("docker_host=", docker_host)
         return
@@ -50,23 +50,58 @@ def candidates(docker_host: str | None) -> Iterator[Endpoint]:
     yield Endpoint("default socket", default)
 
 
-def connect(docker_host: str | None) -> tuple[DockerClient, Endpoint]:
-    """Return a client of the first endpoint that answers.
+def podman_places(docker_host: str | None) -> Iterator[Endpoint]:
+    """Yield the places of a Podman; one that the user named stands alone."""
+    if docker_host:
+        yield Endpoint("docker_host=", docker_host)
+        return
+    if os.environ.get("CONTAINER_HOST"):
+        yield Endpoint("CONTAINER_HOST", os.environ["CONTAINER_HOST"])
+        return
+    if os.environ.get("DOCKER_HOST"):
+        yield Endpoint("DOCKER_HOST", os.environ["DOCKER_HOST"])
+    if os.environ.get("XDG_RUNTIME_DIR"):
+        yield Endpoint("rootless socket", f"unix://{os.environ['XDG_RUNTIME_DIR']}/podman/podman.sock")
+    yield Endpoint("default socket", "unix:///run/podman/podman.sock")
+
+
+def first(places: Iterable[Endpoint], *, podman: bool) -> tuple[DockerClient, Endpoint]:
+    """Return a client of the first of these places that answers.
+
+    Args:
+        places: Where to look.
+        podman: Whether a Podman is looked for; what only looks like the other one counts as no answer.
 
     Raises:
         EngineUnavailable: None does; the sentence lists each with its reason and says what to do.
     """
     tried = []
-    for endpoint in candidates(docker_host):
+    for endpoint in places:
         try:
-            return _client(endpoint), endpoint
+            client = _client(endpoint)
+            components = client.version().get("Components") or ()
         except Exception as error:  # noqa: BLE001 # whatever an endpoint's library raises is that endpoint's reason
             tried.append(f"  {endpoint.origin}: {endpoint.url}: {_reason(error)}")
-    raise EngineUnavailable(
-        "no Docker Engine answers. Tried:\n" + "\n".join(tried) + "\nStart it (Debian and Ubuntu: apt-get install "
-        "docker.io, then `service docker start`; a desktop: start Docker Desktop), or name another one with "
-        "DOCKER_HOST or docker_host=. `sandbox-magic doctor` tells more."
-    )
+            continue
+        if podman == any("Podman" in component.get("Name", "") for component in components):
+            return client, endpoint
+        client.close()
+        there = "this is a Docker Engine: engine='docker'" if podman else "this is Podman: engine='podman'"
+        tried.append(f"  {endpoint.origin}: {endpoint.url}: {there}")
+    head, advice = _PODMAN if podman else _DOCKER
+    raise EngineUnavailable("\n".join((head, *tried, advice)))
+
+
+_DOCKER = (
+    "no Docker Engine answers. Tried:",
+    "Start it (Debian and Ubuntu: apt-get install docker.io, then `service docker start`; a desktop: start Docker "
+    "Desktop), or name another one with DOCKER_HOST or docker_host=. `sandbox-magic doctor` tells more.",
+)
+_PODMAN = (
+    "no Podman answers. Tried:",
+    "Start its service (`systemctl --user start podman.socket`, as root without --user; without systemd: "
+    "`podman system service --time=0`), or name another one with CONTAINER_HOST or docker_host=.",
+)
 
 
 def _client(endpoint: Endpoint) -> DockerClient:
@@ -84,9 +119,7 @@ def _client(endpoint: Endpoint) -> DockerClient:
             ca_cert=f"{folder}/ca.pem",
             verify=bool(os.environ.get("DOCKER_TLS_VERIFY")),
         )
-    client = docker.DockerClient(base_url=endpoint.url, version="auto", timeout=_REQUEST_SECONDS, tls=tls or False)
-    client.ping()
-    return client
+    return docker.DockerClient(base_url=endpoint.url, version="auto", timeout=_REQUEST_SECONDS, tls=tls or False)
 
 
 def _wants_tls() -> bool:

@@ -29,13 +29,13 @@ def remove(api: Any, ident: str) -> bool:
         EngineUnavailable: The engine does not answer.
         EngineError: It refused.
     """
-    from docker.errors import APIError, NotFound  # noqa: PLC0415 # the SDK is heavy
+    from docker.errors import APIError  # noqa: PLC0415 # the SDK is heavy
 
     try:
         api.remove_container(ident, v=True, force=True)
-    except NotFound:
-        return True
     except Exception as error:  # noqa: BLE001 # translated below
+        if _gone(error):
+            return True
         if isinstance(error, APIError) and error.status_code == 409:
             return False
         raise _translated(error) from None
@@ -44,28 +44,37 @@ def remove(api: Any, ident: str) -> bool:
 
 def exists(api: Any, ident: str) -> bool:
     """Whether the engine knows the container; raises what the SDK raises when it does not answer."""
-    from docker.errors import NotFound  # noqa: PLC0415
+    from docker.errors import APIError  # noqa: PLC0415
 
     try:
         api.inspect_container(ident)
-    except NotFound:
-        return False
+    except APIError as error:
+        if _gone(error):
+            return False
+        raise
     return True
 
 
-def _translated(error: Exception) -> EngineError:
+def _gone(error: Exception) -> bool:
+    """Whether there is no such container; Podman answers 500 while it removes one."""
     from docker.errors import APIError, NotFound  # noqa: PLC0415
+
+    return isinstance(error, NotFound) or (isinstance(error, APIError) and "no such container" in str(error))
+
+
+def _translated(error: Exception) -> EngineError:
+    from docker.errors import APIError  # noqa: PLC0415
     from docker.errors import ImageNotFound as Missing  # noqa: PLC0415
 
     if isinstance(error, EngineError):
         return error
     if isinstance(error, Missing):
         return ImageNotFound("", str(error.explanation))
-    if isinstance(error, NotFound):
-        return EngineError(f"the container is gone: {error.explanation}")
+    if _gone(error):
+        return EngineError(f"the container is gone: {getattr(error, 'explanation', error)}")
     if isinstance(error, APIError):
-        return EngineError(f"the Docker Engine refused: {error.explanation or error}")
-    return EngineUnavailable(f"the Docker Engine does not answer any more: {' '.join(str(error).split())[:200]}")
+        return EngineError(f"the engine refused: {error.explanation or error}")
+    return EngineUnavailable(f"the engine does not answer any more: {' '.join(str(error).split())[:200]}")
 
 
 def raw(stream: Any) -> Any:

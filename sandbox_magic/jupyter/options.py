@@ -140,7 +140,7 @@ OPTIONS = (
         _SHAPE, ("-n", "--name"), "NAME", "Which sandbox; each name is a sandbox of its own (default).", _sandbox_name
     ),
     Option(_SHAPE, ("--image",), "IMAGE", "Its image, such as python:3.12-slim."),
-    Option(_SHAPE, ("--engine",), "ENGINE", "What runs it: auto or docker."),
+    Option(_SHAPE, ("--engine",), "ENGINE", "What runs it: auto, docker or podman."),
     Option(_SHAPE, ("--profile",), "PROFILE", "How closed it is: sealed, standard, open."),
     Option(_SHAPE, ("--memory",), "SIZE", "Memory limit, such as 512m or 2g.", parse_size),
     Option(_SHAPE, ("--cpus",), "N", "How many processors it may use, such as 1.5.", _positive),

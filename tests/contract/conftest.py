@@ -16,6 +16,7 @@ PLACES = {
     "docker-bash": {"engine": "docker", "image": "debian:stable-slim"},
     "docker-dash": {"engine": "docker", "image": "debian:stable-slim", "shell": "sh"},
     "docker-busybox": {"engine": "docker", "image": "busybox:latest"},
+    "podman-bash": {"engine": "podman", "image": "debian:stable-slim"},
     "bubblewrap-bash": {"engine": "bubblewrap"},
     "bubblewrap-dash": {"engine": "bubblewrap", "shell": "sh"},
 }

@@ -18,7 +18,7 @@ import pytest
 from sandbox_magic import __version__
 from sandbox_magic.engines.base import Owner
 
-NOWHERE = "unix:///nonexistent/docker.sock"
+NOWHERE = {"DOCKER_HOST": "unix:///nonexistent/docker.sock", "CONTAINER_HOST": "unix:///nonexistent/podman.sock"}
 
 
 def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -55,14 +55,16 @@ def test_doctor_for_programs() -> None:
     told = run("doctor", "--json")
     facts = json.loads(told.stdout)
     assert told.returncode == 0 and facts["usable"] is True and facts["version"] == __version__
-    assert [engine["name"] for engine in facts["engines"] if engine["available"]] == ["docker"]
+    assert [engine["name"] for engine in facts["engines"] if engine["available"]][:1] == ["docker"]
 
 
 def test_doctor_says_why_nothing_works_and_what_to_do() -> None:
-    told = run("doctor", DOCKER_HOST=NOWHERE)
+    told = run("doctor", **NOWHERE)
     assert told.returncode == 1
-    assert "docker: does not work" in told.stdout and NOWHERE in told.stdout and "Start it" in told.stdout
-    facts = json.loads(run("doctor", "--json", DOCKER_HOST=NOWHERE).stdout)
+    assert (
+        "docker: does not work" in told.stdout and NOWHERE["DOCKER_HOST"] in told.stdout and "Start it" in told.stdout
+    )
+    facts = json.loads(run("doctor", "--json", **NOWHERE).stdout)
     assert facts["usable"] is False and facts["engines"][0]["available"] is False
 
 
@@ -87,14 +89,14 @@ def test_gc_removes_what_the_dead_left_and_only_that(abandoned: Any) -> None:
         assert told.returncode == 0 and f"docker: removed {abandoned.id[:12]}\n" in told.stdout
         assert living.id[:12] not in told.stdout
         assert abandoned.client.containers.list(all=True, filters={"id": abandoned.id}) == []
-        assert run("gc").stdout == "docker: nothing to remove, every sandbox belongs to a living process\n"
+        assert "docker: nothing to remove, every sandbox belongs to a living process\n" in run("gc").stdout
         living.reload()
     finally:
         living.remove(force=True)
 
 
 def test_gc_without_an_engine_does_not_claim_that_nothing_is_left() -> None:
-    told = run("gc", DOCKER_HOST=NOWHERE)
+    told = run("gc", **NOWHERE)
     assert (told.returncode, told.stdout) == (1, "")
     assert "no Docker Engine answers" in told.stderr and "Traceback" not in told.stderr
 
@@ -113,7 +115,7 @@ def test_demo_says_what_is_missing(tmp_path: Path) -> None:
     absent = str(tmp_path / "absent.ipynb")
     told = run("demo", absent)
     assert told.returncode == 1 and told.stderr.startswith(f"sandbox-magic: {absent} is not a notebook")
-    told = run("demo", write(tmp_path / "any.ipynb", "1"), DOCKER_HOST=NOWHERE)
+    told = run("demo", write(tmp_path / "any.ipynb", "1"), **NOWHERE)
     assert told.returncode == 1 and "no Docker Engine answers" in told.stderr and "In [1]" not in told.stdout
     code = "import sys; sys.modules['nbconvert'] = None; from sandbox_magic.cli import main; sys.exit(main(['demo']))"
     without = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -11,6 +11,7 @@ import pytest
 from sandbox_magic import Mount, SandboxSpec
 from sandbox_magic.engines.body import container_body, open_folder
 from sandbox_magic.engines.keeper import KEEPER_USER
+from sandbox_magic.engines.podman import podman_body
 from sandbox_magic.spec import PROFILES
 
 
@@ -93,3 +94,20 @@ def test_the_first_folder_is_open_to_all() -> None:
     with tarfile.open(fileobj=io.BytesIO(open_folder("/work/here"))) as archive:
         (member,) = archive
     assert (member.name, member.mode, member.isdir()) == ("work/here", 0o1777, True)
+
+
+@pytest.mark.parametrize(("lease", "argument"), [(None, ""), (60, "60")])
+def test_the_keeper_gets_its_lease(lease: int | None, argument: str) -> None:
+    body = container_body(SandboxSpec(), labels={}, cpus=2, lease=lease)
+    assert body["entrypoint"] == ["sh"]
+    assert body["command"][-2:] == ["sandbox-keeper", argument]
+
+
+def test_podman_gets_what_it_understands() -> None:
+    asked = podman_body(container_body(SandboxSpec(profile="sealed"), labels={}, cpus=2))["host_config"]
+    assert set(asked["tmpfs"]) == {"/tmp", "/run", "/work"}
+    assert not any("nr_inodes" in options or "uid=" in options for options in asked["tmpfs"].values())
+    assert all("size=" in options and "mode=1777" in options for options in asked["tmpfs"].values())
+    limits = {limit["Name"]: (limit["Soft"], limit["Hard"]) for limit in asked["ulimits"]}
+    assert limits["nofile"] == (1024, 4096)
+    assert 0 < limits["nproc"][0] == limits["nproc"][1] <= 32768

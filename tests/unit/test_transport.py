@@ -134,6 +134,21 @@ def test_the_watcher_calls_back_after_a_rest_and_stops() -> None:
     there.close()
 
 
+def test_the_watcher_calls_again_and_again_until_told_otherwise() -> None:
+    watcher = Watcher()
+    slow, fast = threading.Event(), threading.Semaphore(0)
+    watcher.every(1000, slow.set)
+    number = watcher.every(0.02, fast.release)
+    for _ in range(3):
+        assert fast.acquire(timeout=5)
+    watcher.stop(number)
+    time.sleep(0.3)  # a call may have been on its way
+    while fast.acquire(blocking=False):
+        pass
+    assert not fast.acquire(timeout=0.3)
+    assert not slow.is_set()
+
+
 def test_a_forked_child_gives_its_copy_up(pair) -> None:
     transport, there = pair
     child = os.fork()
