@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import threading
@@ -14,7 +15,7 @@ from typing import Any
 from sandbox_magic import files
 from sandbox_magic.engines import find_engine
 from sandbox_magic.engines.base import IMAGES, NETWORK_SWITCH, Machine, Progress, silent
-from sandbox_magic.errors import CommandTimeout, EngineError, InvalidOptions, SessionClosed
+from sandbox_magic.errors import CommandTimeout, EngineError, EngineUnavailable, InvalidOptions, SessionClosed
 from sandbox_magic.facts import inside
 from sandbox_magic.protocol import LateOutput, Output
 from sandbox_magic.result import Result
@@ -262,7 +263,8 @@ class Sandbox:
         with self._lock:
             gone = self._session is not None and not self._session.usable()
             if gone:
-                self._end()
+                with contextlib.suppress(EngineUnavailable):  # the way to it is lost: it ends without us, by its lease
+                    self._end()
                 self._notes.append(
                     "the sandbox had ended since the last cell; this is a new one, its files are new too"
                 )

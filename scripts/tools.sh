@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Make sure that the programs are there that the tests use besides Python packages: Chromium.
+# Make sure that the programs are there that the tests use besides Python packages: Chromium, sshd, openssl.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 has_chromium() { has chromium || has chromium-browser || has google-chrome || playwright_has_one; }
@@ -26,4 +26,18 @@ elif grep -q '^ID=ubuntu' /etc/os-release; then
         fail "playwright could not install Chromium (see $cache/chromium.log)"
 else
     apt_install chromium
+fi
+
+# The tests start an sshd of their own; that of the system must not start because of us.
+if debian_root && ! has sshd; then
+    policy=/usr/sbin/policy-rc.d
+    if [[ ! -e $policy ]]; then
+        printf '#!/bin/sh\nexit 101\n' >$policy
+        chmod 755 $policy
+        trap 'rm -f "$policy"' EXIT
+    fi
+    apt_install openssh-server openssh-client
+fi
+if debian_root && ! has openssl; then
+    apt_install openssl
 fi

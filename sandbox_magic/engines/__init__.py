@@ -5,6 +5,7 @@ An engine of another package registers a class in the entry point group ``sandbo
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -41,6 +42,9 @@ def _engine(name: str, docker_host: str | None = None) -> Engine:
         made = theirs[name].load()()
     assert isinstance(made, Engine)
     return made
+
+
+os.register_at_fork(after_in_child=_engine.cache_clear)  # connections that two processes use would mix their answers
 
 
 def find_engine(spec: SandboxSpec) -> Engine:

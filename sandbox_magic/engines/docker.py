@@ -9,6 +9,7 @@ Where the engine may not notice our end, the keeper also has a *lease*: it ends 
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ from sandbox_magic.engines.base import (
     silent,
 )
 from sandbox_magic.engines.body import BRIDGE, container_body, open_folder
-from sandbox_magic.engines.endpoints import Endpoint, docker_places, first
+from sandbox_magic.engines.endpoints import Connection, docker_places, first
 from sandbox_magic.errors import EngineUnavailable, ImageNotFound
 from sandbox_magic.spec import SandboxSpec
 from sandbox_magic.transport import MultiplexedSocket, close_in_child, close_socket, watcher
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 _GONE_SECONDS = 10
 _ENDING_SECONDS = 0.2  # in which a container that is ending has ended
+REMOTE_LEASE_SECONDS = 900  # a lost link may go unnoticed for hours; a notebook may sleep through lunch
 _RENEWALS = 4  # in the time of a lease
 
 
@@ -76,7 +78,9 @@ class DockerMachine(Machine):
             workdir=self._cwd,
         )["Id"]
         stream = sdk.call(self._api.exec_start, exec_id, socket=True)
-        return MultiplexedSocket(sdk.raw(stream), exit_code=lambda: self._exit_code(exec_id), owner=stream)
+        return MultiplexedSocket(
+            sdk.keep_alive(sdk.raw(stream)), exit_code=lambda: self._exit_code(exec_id), owner=sdk.owner(stream)
+        )
 
     def _exit_code(self, exec_id: str) -> int | None:
         """Ask for an exec's exit code; the engine learns it a moment after the streams have ended."""
@@ -136,7 +140,7 @@ class DockerMachine(Machine):
         except EngineUnavailable as error:
             raise EngineUnavailable(f"{error}; {self.id[:12]} ends with it") from None
         finally:
-            close_socket(sdk.raw(self._keeper), self._keeper)
+            close_socket(sdk.raw(self._keeper), sdk.owner(self._keeper))
 
     def _wait_gone(self) -> None:
         deadline = time.monotonic() + _GONE_SECONDS
@@ -150,10 +154,12 @@ class DockerEngine(Engine):
     name = "docker"
     capabilities = frozenset({IMAGES, NETWORK_SWITCH, LEASE})
     attach_first = True  # or what the container prints before is lost
+    local_lease: int | None = None  # seconds
 
     def __init__(self, docker_host: str | None = None) -> None:
         self._docker_host = docker_host
-        self._client: DockerClient | None = None
+        self._connection: Connection | None = None
+        self._connecting = threading.Lock()
         self._cpus = 1.0
         self.endpoint = ""
 
@@ -161,22 +167,27 @@ class DockerEngine(Engine):
         self._connect()
 
     def _connect(self) -> DockerClient:
-        if self._client is None:
-            client, endpoint = self._find()
-            info = sdk.call(client.info)
-            _refuse_unlimited(info)
-            self._cpus = float(info.get("NCPU", 1))
-            self.endpoint = f"{endpoint.url} ({endpoint.origin})"
-            self._client = client
-        return self._client
+        with self._connecting:
+            if self._connection is not None and self._connection.lost:
+                self._connection.close()
+                self._connection = None
+            if self._connection is None:
+                connection = self._find()
+                info = sdk.call(connection.client.info)
+                _refuse_unlimited(info)
+                self._cpus = float(info.get("NCPU", 1))
+                self.endpoint = f"{connection.endpoint.url} ({connection.endpoint.origin})"
+                self._connection = connection
+            return self._connection.client
 
-    def _find(self) -> tuple[DockerClient, Endpoint]:
-        """Return a client and where it found its engine."""
+    def _find(self) -> Connection:
+        """Return a connection to the engine."""
         return first(docker_places(self._docker_host), podman=False)
 
     def lease(self, spec: SandboxSpec) -> int | None:
         """Return after how many seconds without a sign of us a sandbox ends by itself; `None`: it has other means."""
-        return spec.lease
+        remote = self._connection is not None and self._connection.endpoint.remote
+        return spec.lease or (REMOTE_LEASE_SECONDS if remote else self.local_lease)
 
     def body(self, spec: SandboxSpec, labels: Mapping[str, str]) -> dict[str, Any]:
         """Return the arguments of the create request."""
@@ -211,7 +222,7 @@ class DockerEngine(Engine):
                 keeper = _attach(api, ident)
         except BaseException:
             if keeper is not None:
-                close_socket(sdk.raw(keeper), keeper)
+                close_socket(sdk.raw(keeper), sdk.owner(keeper))
             self.remove(ident)
             raise
         return DockerMachine(self, api, ident, keeper, spec)
@@ -235,7 +246,7 @@ class DockerEngine(Engine):
 def _attach(api: Any, ident: str) -> Any:
     """Return the stream to the keeper."""
     keeper = sdk.call(api.attach_socket, ident, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
-    close_in_child(sdk.raw(keeper))
+    close_in_child(sdk.keep_alive(sdk.raw(keeper)))
     return keeper
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from sandbox_magic.engines.ssh import Tunnel
 from sandbox_magic.errors import EngineUnavailable
 
 if TYPE_CHECKING:
@@ -29,6 +30,37 @@ class Endpoint:
     url: str
     context: str = ""
 
+    @property
+    def remote(self) -> bool:
+        """Whether it may be on another machine, so that a lost link may go unnoticed."""
+        return not self.url.startswith(("unix://", "http+unix://", "npipe://"))
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """An engine that has answered.
+
+    Attributes:
+        client: The SDK's client.
+        endpoint: Where it was found.
+        tunnel: What brings its socket here, if something does.
+    """
+
+    client: DockerClient
+    endpoint: Endpoint
+    tunnel: Tunnel | None = None
+
+    @property
+    def lost(self) -> bool:
+        """Whether only a new connection can reach it again."""
+        return self.tunnel is not None and not self.tunnel.alive()
+
+    def close(self) -> None:
+        """Give it up."""
+        self.client.close()
+        if self.tunnel is not None:
+            self.tunnel.close()
+
 
 def docker_places(docker_host: str | None) -> Iterator[Endpoint]:
     """Yield the places of a Docker Engine; one that the user named stands alone: another is not what was asked for."""
@@ -41,10 +73,13 @@ def docker_places(docker_host: str | None) -> Iterator[Endpoint]:
     from docker.context import ContextAPI  # noqa: PLC0415 # the SDK is heavy
 
     default = "unix:///var/run/docker.sock"
+    name = os.environ.get("DOCKER_CONTEXT")
     try:
-        context = ContextAPI.get_current_context()
+        context = ContextAPI.get_context(name)
     except Exception:  # noqa: BLE001 # an unreadable docker configuration must not stop the default
         context = None
+    if name and context is None:
+        raise EngineUnavailable(f"DOCKER_CONTEXT names {name!r}, and there is no such docker context")
     if context is not None and context.Host and context.Host not in (default, "http+unix:///var/run/docker.sock"):
         yield Endpoint(f"context {context.Name!r}", context.Host, context.Name)
     yield Endpoint("default socket", default)
@@ -65,8 +100,8 @@ def podman_places(docker_host: str | None) -> Iterator[Endpoint]:
     yield Endpoint("default socket", "unix:///run/podman/podman.sock")
 
 
-def first(places: Iterable[Endpoint], *, podman: bool) -> tuple[DockerClient, Endpoint]:
-    """Return a client of the first of these places that answers.
+def first(places: Iterable[Endpoint], *, podman: bool) -> Connection:
+    """Return a connection to the first of these places that answers.
 
     Args:
         places: Where to look.
@@ -78,16 +113,11 @@ def first(places: Iterable[Endpoint], *, podman: bool) -> tuple[DockerClient, En
     tried = []
     for endpoint in places:
         try:
-            client = _client(endpoint)
-            components = client.version().get("Components") or ()
+            connection = _connect(endpoint, podman=podman)
         except Exception as error:  # noqa: BLE001 # whatever an endpoint's library raises is that endpoint's reason
             tried.append(f"  {endpoint.origin}: {endpoint.url}: {_reason(error)}")
-            continue
-        if podman == any("Podman" in component.get("Name", "") for component in components):
-            return client, endpoint
-        client.close()
-        there = "this is a Docker Engine: engine='docker'" if podman else "this is Podman: engine='podman'"
-        tried.append(f"  {endpoint.origin}: {endpoint.url}: {there}")
+        else:
+            return connection
     head, advice = _PODMAN if podman else _DOCKER
     raise EngineUnavailable("\n".join((head, *tried, advice)))
 
@@ -104,22 +134,51 @@ _PODMAN = (
 )
 
 
-def _client(endpoint: Endpoint) -> DockerClient:
+def _connect(endpoint: Endpoint, *, podman: bool) -> Connection:
+    if not endpoint.url.startswith("ssh://"):
+        connection = Connection(_client(endpoint, endpoint.url), endpoint)
+    else:
+        tunnel = Tunnel(endpoint.url, "/run/podman/podman.sock" if podman else "/var/run/docker.sock")
+        try:
+            connection = Connection(_client(endpoint, f"unix://{tunnel.path}"), endpoint, tunnel)
+        except BaseException:
+            tunnel.close()
+            raise
+    try:
+        components = connection.client.version().get("Components") or ()
+        if podman != any("Podman" in component.get("Name", "") for component in components):
+            what, engine = ("a Docker Engine", "docker") if podman else ("Podman", "podman")
+            raise EngineUnavailable(f"this is {what}: engine={engine!r}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _client(endpoint: Endpoint, url: str) -> DockerClient:
     import docker  # noqa: PLC0415 # 100 ms, and only needed with a Docker engine
+
+    class Alone(docker.tls.TLSConfig):
+        """Certificates that no setting for other servers overrides: requests prefers REQUESTS_CA_BUNDLE to ours."""
+
+        def configure_client(self, client: Any) -> None:
+            super().configure_client(client)
+            client.trust_env = False
 
     tls = None
     if endpoint.context:
         from docker.context import ContextAPI  # noqa: PLC0415
 
-        tls = ContextAPI.get_context(endpoint.context).TLSConfig
+        known = ContextAPI.get_context(endpoint.context).TLSConfig
+        tls = known and Alone(client_cert=known.cert, ca_cert=known.ca_cert, verify=known.verify)
     elif _wants_tls() and endpoint.url.startswith("tcp://"):
         folder = os.environ.get("DOCKER_CERT_PATH") or os.path.expanduser("~/.docker")  # noqa: PTH111
-        tls = docker.tls.TLSConfig(
+        tls = Alone(
             client_cert=(f"{folder}/cert.pem", f"{folder}/key.pem"),
             ca_cert=f"{folder}/ca.pem",
-            verify=bool(os.environ.get("DOCKER_TLS_VERIFY")),
+            verify=True,  # whoever is not verified may be anybody, and would get our code and data
         )
-    return docker.DockerClient(base_url=endpoint.url, version="auto", timeout=_REQUEST_SECONDS, tls=tls or False)
+    return docker.DockerClient(base_url=url, version="auto", timeout=_REQUEST_SECONDS, tls=tls or False)
 
 
 def _wants_tls() -> bool:
@@ -128,6 +187,8 @@ def _wants_tls() -> bool:
 
 def _reason(error: BaseException) -> str:
     """Return the innermost cause in one line; client libraries wrap it three times."""
+    if isinstance(error, EngineUnavailable):
+        return str(error)
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__  # type: ignore[assignment]
     text = " ".join(str(error).split()) or type(error).__name__

@@ -9,16 +9,12 @@ from __future__ import annotations
 import re
 import resource
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sandbox_magic.engines.docker import DockerEngine
-from sandbox_magic.engines.endpoints import Endpoint, first, podman_places
+from sandbox_magic.engines.endpoints import Connection, first, podman_places
 from sandbox_magic.spec import SandboxSpec
 
-if TYPE_CHECKING:
-    from docker import DockerClient
-
-LEASE_SECONDS = 60
 _PROCESSES = 32768  # more than any profile's; the smallest limit of process ids
 
 
@@ -27,12 +23,10 @@ class PodmanEngine(DockerEngine):
 
     name = "podman"
     attach_first = False
+    local_lease = 60
 
-    def _find(self) -> tuple[DockerClient, Endpoint]:
+    def _find(self) -> Connection:
         return first(podman_places(self._docker_host), podman=True)
-
-    def lease(self, spec: SandboxSpec) -> int | None:
-        return spec.lease or LEASE_SECONDS
 
     def body(self, spec: SandboxSpec, labels: Mapping[str, str]) -> dict[str, Any]:
         return podman_body(super().body(spec, labels))

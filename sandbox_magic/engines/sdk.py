@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import socket
 from typing import Any
 
 from sandbox_magic.errors import EngineError, EngineUnavailable, ImageNotFound
@@ -80,6 +81,21 @@ def _translated(error: Exception) -> EngineError:
 def raw(stream: Any) -> Any:
     """Return the socket below what the SDK hands out: the one place that knows its shapes."""
     return getattr(stream, "_sock", stream)
+
+
+def owner(stream: Any) -> Any:
+    """Return what must be closed beside that socket: the file object around it; over TLS the whole response."""
+    return stream if hasattr(stream, "_sock") else getattr(stream, "_response", stream)
+
+
+def keep_alive(sock: Any) -> Any:
+    """Let the system notice a lost link on a socket of the network, as the docker command does; return the socket."""
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
+            if hasattr(socket, name):  # macOS calls the first one otherwise, and keeps its own time
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return sock
 
 
 def readable(sock: Any, timeout: float) -> bool:
