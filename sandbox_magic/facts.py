@@ -11,9 +11,12 @@ while IFS= read -r line; do
   case $line in Uid:*|CapEff:*|NoNewPrivs:*|Seccomp:*) echo "$line" ;; esac
 done </proc/self/status
 count=0; for file in /proc/[0-9]*/stat; do count=$((count + 1)); done; echo "processes: $count"
+IFS= read -r line </proc/version; echo "kernel: $line"
 while IFS= read -r line; do case $line in *:*) echo "interface: ${line%%:*}";; esac; done </proc/net/dev
 """
 
+# What gVisor says at /proc/version, whatever the host's kernel is; nothing without capabilities can say it instead.
+_GVISOR = "#1 SMP Sun Jan 10 15:06:54 PST 2016"
 _NAMES = {"Uid": "user id", "CapEff": "capabilities", "NoNewPrivs": "no new privileges", "Seccomp": "seccomp"}
 
 
@@ -29,6 +32,8 @@ def inside(control: ControlShell) -> dict[str, object]:
         key, _, value = (sanitize(part.strip()) for part in line.partition(":"))
         if key == "interface":
             interfaces.append(value)
+        elif key == "kernel":
+            facts["kernel"] = f"{value.removeprefix('Linux version ').split(' ')[0]}{' (gVisor)' * (_GVISOR in value)}"
         elif key == "Uid":
             facts[_NAMES[key]] = value.split("\\t")[0].split()[0]
         else:

@@ -323,7 +323,8 @@ class Sandbox:
         assert self._machine is not None
         if NETWORK_SWITCH not in self._machine.capabilities:
             raise InvalidOptions(
-                "this engine has no network to switch; use engine='docker' for a sandbox that goes online"
+                "this sandbox has no network to switch: use engine='docker' for one that goes online; gVisor has the "
+                "network that it starts with (network=True), or none (runtime='runc' can be switched)"
             )
         self._on_progress("connecting the network" if online else "")
         try:

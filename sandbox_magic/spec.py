@@ -89,6 +89,7 @@ class Profile:
         pids: How many processes and threads.
         read_only: Whether the root file system is read-only, with bounded /tmp, /run and /work in memory.
         online: Whether it starts with a network.
+        runtime: What is taken where the engine has it and it keeps the limits.
     """
 
     user: str | None
@@ -99,10 +100,13 @@ class Profile:
     dropped: tuple[str, ...] = ()
     read_only: bool = False
     online: bool = False
+    runtime: str | None = None
 
 
 PROFILES = {
-    "sealed": Profile(user="10001:10001", capabilities=(), memory=2 << 30, pids=256, cpus=1.0, read_only=True),
+    "sealed": Profile(
+        user="10001:10001", capabilities=(), memory=2 << 30, pids=256, cpus=1.0, read_only=True, runtime="runsc"
+    ),
     # apt, dpkg and pip work with exactly these five (measured: see docs/security.md).
     "standard": Profile(
         user="0:0",
@@ -135,6 +139,7 @@ class SandboxSpec:
         cwd: Where the session starts.
         shell: The session's shell; `None` is bash where the image has it, else sh.
         docker_host: The engine's endpoint; `None` leaves it to environment and context.
+        runtime: The engine's runtime, such as ``"runsc"`` (gVisor); `None` is the profile's, or the engine's own.
         lease: The sandbox ends by itself when it has heard nothing of this process for so many seconds; `None` is the
             engine's own: none where it notices our end at once.
     """
@@ -152,6 +157,7 @@ class SandboxSpec:
     cwd: str = "/work"
     shell: str | None = None
     docker_host: str | None = None
+    runtime: str | None = None
     lease: int | None = None
 
     def __post_init__(self) -> None:

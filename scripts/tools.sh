@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Make sure that the programs are there that the tests use besides Python packages: Chromium, sshd, openssl.
+# Make sure that the programs are there that the tests use besides Python packages: Chromium, sshd, openssl, gVisor.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 has_chromium() { has chromium || has chromium-browser || has google-chrome || playwright_has_one; }
@@ -40,4 +40,7 @@ if debian_root && ! has sshd; then
 fi
 if debian_root && ! has openssl; then
     apt_install openssl
+fi
+if debian_root && ! has runsc; then
+    apt_install runsc # the program only; the tests register it with a dockerd of their own
 fi

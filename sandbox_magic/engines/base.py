@@ -17,6 +17,7 @@ from sandbox_magic.transport import Transport
 # What an engine's sandboxes can do beside the contract, asked by name.
 IMAGES = "images"  # start from an image
 NETWORK_SWITCH = "network_switch"  # go online and offline while running
+RUNTIMES = "runtimes"  # choose what runs its processes
 LEASE = "lease"  # end by itself when nothing was heard of its owner for a time
 
 LABEL = "sandbox-magic"
@@ -122,6 +123,7 @@ class Engine(abc.ABC):
         for capability, asked, what in (
             (IMAGES, spec.image is not None, f"image {spec.image!r}: there are no images"),
             (NETWORK_SWITCH, spec.online, "network: its sandboxes have none"),
+            (RUNTIMES, spec.runtime is not None, f"runtime {spec.runtime!r}: there is no choice"),
             (LEASE, spec.lease is not None, "lease: its sandboxes have none"),
         ):
             if asked and capability not in self.capabilities:

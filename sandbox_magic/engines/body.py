@@ -14,7 +14,7 @@ BRIDGE = "bridge"
 
 
 def container_body(
-    spec: SandboxSpec, *, labels: Mapping[str, str], cpus: float, lease: int | None = None
+    spec: SandboxSpec, *, labels: Mapping[str, str], cpus: float, lease: int | None = None, runtime: str | None = None
 ) -> dict[str, Any]:
     """Return the arguments of the create request for `spec`; no I/O, so that a unit test can read them.
 
@@ -23,6 +23,7 @@ def container_body(
         labels: What is written on the container.
         cpus: How many processors the engine has; asking for more is refused by it.
         lease: The keeper's.
+        runtime: The engine's runtime; `None` is its own choice.
     """
     profile = spec.limits
     memory = spec.memory or profile.memory
@@ -42,6 +43,7 @@ def container_body(
         ],
         "shm_size": 64 << 20,
         "ipc_mode": "private",
+        "runtime": runtime,
         "mounts": [
             {
                 "Type": "bind",

@@ -20,6 +20,7 @@ from sandbox_magic.engines.base import (
     LABEL,
     LEASE,
     NETWORK_SWITCH,
+    RUNTIMES,
     Engine,
     Found,
     Machine,
@@ -30,7 +31,7 @@ from sandbox_magic.engines.base import (
 )
 from sandbox_magic.engines.body import BRIDGE, container_body, open_folder
 from sandbox_magic.engines.endpoints import Connection, docker_places, first
-from sandbox_magic.errors import EngineUnavailable, ImageNotFound
+from sandbox_magic.errors import EngineUnavailable, ImageNotFound, InvalidOptions
 from sandbox_magic.spec import SandboxSpec
 from sandbox_magic.transport import MultiplexedSocket, close_in_child, close_socket, watcher
 
@@ -48,8 +49,8 @@ class DockerMachine(Machine):
 
     def __init__(self, engine: DockerEngine, api: Any, ident: str, keeper: Any, spec: SandboxSpec) -> None:
         self.id = ident
-        self.capabilities = engine.capabilities
-        self._engine = engine.name
+        self.capabilities = engine.abilities(spec)
+        self._engine = engine
         self._api = api
         self._keeper = keeper
         self._user = spec.user or spec.limits.user or ""
@@ -99,7 +100,7 @@ class DockerMachine(Machine):
         facts = sdk.call(self._api.inspect_container, self.id)
         host = facts["HostConfig"]
         return {
-            "engine": self._engine,
+            "engine": self._engine.name,
             "container": self.id[:12],
             "image": facts["Config"]["Image"],
             "image id": facts["Image"].removeprefix("sha256:")[:12],
@@ -108,6 +109,7 @@ class DockerMachine(Machine):
             "memory limit": host["Memory"],
             "pids limit": host["PidsLimit"],
             "cpus limit": host["NanoCpus"] / 1e9,
+            "limits": "dropped by the runtime" if self._engine.drops_limits(host.get("Runtime") or "") else "asked for",
             "oom killed": facts["State"]["OOMKilled"],
         }
 
@@ -152,7 +154,7 @@ class DockerEngine(Engine):
     """A Docker Engine, wherever it is."""
 
     name = "docker"
-    capabilities = frozenset({IMAGES, NETWORK_SWITCH, LEASE})
+    capabilities = frozenset({IMAGES, NETWORK_SWITCH, RUNTIMES, LEASE})
     attach_first = True  # or what the container prints before is lost
     local_lease: int | None = None  # seconds
 
@@ -161,6 +163,8 @@ class DockerEngine(Engine):
         self._connection: Connection | None = None
         self._connecting = threading.Lock()
         self._cpus = 1.0
+        self._runtimes: dict[str, Any] = {}
+        self._runtime = ""
         self.endpoint = ""
 
     def connect(self) -> None:
@@ -176,6 +180,8 @@ class DockerEngine(Engine):
                 info = sdk.call(connection.client.info)
                 _refuse_unlimited(info)
                 self._cpus = float(info.get("NCPU", 1))
+                if RUNTIMES in self.capabilities:
+                    self._runtimes, self._runtime = info.get("Runtimes") or {}, info.get("DefaultRuntime", "")
                 self.endpoint = f"{connection.endpoint.url} ({connection.endpoint.origin})"
                 self._connection = connection
             return self._connection.client
@@ -191,7 +197,31 @@ class DockerEngine(Engine):
 
     def body(self, spec: SandboxSpec, labels: Mapping[str, str]) -> dict[str, Any]:
         """Return the arguments of the create request."""
-        return container_body(spec, labels=labels, cpus=self._cpus, lease=self.lease(spec))
+        return container_body(spec, labels=labels, cpus=self._cpus, lease=self.lease(spec), runtime=self.runtime(spec))
+
+    def runtime(self, spec: SandboxSpec) -> str | None:
+        """Return the runtime for this wish; `None` is the engine's own choice.
+
+        Raises:
+            InvalidOptions: The engine has no runtime of the name that was asked for.
+        """
+        if spec.runtime is not None and spec.runtime not in self._runtimes:
+            known = ", ".join(sorted(self._runtimes))
+            raise InvalidOptions(f"runtime {spec.runtime!r} is not registered with this engine, which has: {known}")
+        wanted = spec.limits.runtime
+        if spec.runtime is None and wanted in self._runtimes and not self.drops_limits(wanted):
+            return wanted
+        return spec.runtime
+
+    def drops_limits(self, runtime: str) -> bool:
+        """Whether a runtime was registered so that it ignores the limits of memory, processes and processors."""
+        return "--ignore-cgroups" in (self._runtimes.get(runtime, {}).get("runtimeArgs") or ())
+
+    def abilities(self, spec: SandboxSpec) -> frozenset[str]:
+        """Return what a sandbox of this wish can do: gVisor looks at its networks once, when it starts."""
+        runtime = self.runtime(spec) or self._runtime
+        gvisor = "runsc" in f"{runtime} {self._runtimes.get(runtime, {}).get('path', '')}"
+        return self.capabilities - {NETWORK_SWITCH} if gvisor else self.capabilities
 
     def probe(self) -> Probe:
         try:

@@ -11,6 +11,7 @@ import resource
 from collections.abc import Mapping
 from typing import Any
 
+from sandbox_magic.engines.base import RUNTIMES
 from sandbox_magic.engines.docker import DockerEngine
 from sandbox_magic.engines.endpoints import Connection, first, podman_places
 from sandbox_magic.spec import SandboxSpec
@@ -22,6 +23,7 @@ class PodmanEngine(DockerEngine):
     """A Podman, as root or rootless."""
 
     name = "podman"
+    capabilities = DockerEngine.capabilities - {RUNTIMES}  # its socket knows of none; it lists those it could have
     attach_first = False
     local_lease = 60
 

@@ -47,6 +47,7 @@ class CellOptions:
     name: str = "default"
     image: str | None = None
     engine: str | None = None
+    runtime: str | None = None
     profile: str | None = None
     memory: int | None = None
     cpus: float | None = None
@@ -67,7 +68,7 @@ class CellOptions:
 
     def wish(self) -> dict[str, object]:
         """Return the asked-for fields of `SandboxSpec`: they count when the sandbox starts."""
-        fields = ("image", "engine", "profile", "memory", "cpus", "mounts", "user")
+        fields = ("image", "engine", "runtime", "profile", "memory", "cpus", "mounts", "user")
         return {field: value for field in fields if (value := getattr(self, field)) not in (None, ())}
 
 
@@ -141,6 +142,7 @@ OPTIONS = (
     ),
     Option(_SHAPE, ("--image",), "IMAGE", "Its image, such as python:3.12-slim."),
     Option(_SHAPE, ("--engine",), "ENGINE", "What runs it: auto, docker or podman."),
+    Option(_SHAPE, ("--runtime",), "RUNTIME", "The engine's runtime, such as runsc (gVisor)."),
     Option(_SHAPE, ("--profile",), "PROFILE", "How closed it is: sealed, standard, open."),
     Option(_SHAPE, ("--memory",), "SIZE", "Memory limit, such as 512m or 2g.", parse_size),
     Option(_SHAPE, ("--cpus",), "N", "How many processors it may use, such as 1.5.", _positive),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import json
 import os
 import shutil
 import socket
@@ -46,6 +47,27 @@ def tls(folder: Path) -> Iterator[Tls]:
         provide(client, home)
         yield Tls(port, certificates, client)
         client.close()
+
+
+@pytest.fixture(scope="session")
+def gvisor(folder: Path) -> Iterator[str]:
+    """The address of a dockerd that knows gVisor as ``runsc``, and as ``careless``, which says what it drops."""
+    home = folder / "gvisor"
+    home.mkdir()
+    program = shutil.which("runsc")
+    assert program, "runsc is missing: scripts/tools.sh installs it"
+    # What works also where cgroups cannot be given away and bridges not be used, as in a machine for tests.
+    arguments = ["--network=none", "--ignore-cgroups"]
+    wrapper = home / "runsc-for-tests"
+    wrapper.write_text(f'#!/bin/sh\nexec {program} {" ".join(arguments)} "$@"\n')
+    wrapper.chmod(0o755)
+    runtimes = {"runsc": {"path": str(wrapper)}, "careless": {"path": program, "runtimeArgs": arguments}}
+    (home / "daemon.json").write_text(json.dumps({"runtimes": runtimes}))
+    with dockerd(home, "--config-file", home / "daemon.json") as port:
+        client = docker.DockerClient(base_url=f"tcp://127.0.0.1:{port}", version="1.40", timeout=30)
+        provide(client, home)
+        client.close()
+        yield f"tcp://127.0.0.1:{port}"
 
 
 @pytest.fixture

@@ -8,7 +8,18 @@ import pytest
 
 from sandbox_magic import InvalidOptions, SandboxSpec
 from sandbox_magic.engines import find_engine
-from sandbox_magic.engines.base import IMAGES, LEASE, NETWORK_SWITCH, Engine, Found, Machine, Probe, Progress, silent
+from sandbox_magic.engines.base import (
+    IMAGES,
+    LEASE,
+    NETWORK_SWITCH,
+    RUNTIMES,
+    Engine,
+    Found,
+    Machine,
+    Probe,
+    Progress,
+    silent,
+)
 
 
 class Plain(Engine):
@@ -47,12 +58,19 @@ def test_an_unknown_engine_is_refused_with_those_that_are_known() -> None:
 
 
 @pytest.mark.parametrize(
-    "wish", [SandboxSpec(image="debian"), SandboxSpec(network=True), SandboxSpec(profile="open"), SandboxSpec(lease=5)]
+    "wish",
+    [
+        SandboxSpec(image="debian"),
+        SandboxSpec(network=True),
+        SandboxSpec(profile="open"),
+        SandboxSpec(lease=5),
+        SandboxSpec(runtime="runsc"),
+    ],
 )
 def test_what_its_sandboxes_cannot_do_is_refused(wish: SandboxSpec) -> None:
     engine = Plain()
     engine.check(SandboxSpec())
     with pytest.raises(InvalidOptions, match="engine plain cannot do this"):
         engine.check(wish)
-    engine.capabilities = frozenset({IMAGES, NETWORK_SWITCH, LEASE})
+    engine.capabilities = frozenset({IMAGES, NETWORK_SWITCH, RUNTIMES, LEASE})
     engine.check(wish)

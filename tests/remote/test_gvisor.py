@@ -1,0 +1,50 @@
+"""gVisor as a runtime of a Docker Engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from machines import IMAGE
+
+from sandbox_magic import InvalidOptions, Sandbox
+
+
+def test_sealed_takes_it_and_it_is_really_there(gvisor: str, tmp_path: Path) -> None:
+    with Sandbox(IMAGE, docker_host=gvisor, profile="sealed") as box:
+        facts = box.status()
+        assert facts["runtime"] == "runsc"
+        assert str(facts["kernel"]).endswith("(gVisor)")
+        assert facts["limits"] == "asked for"
+        assert "Starting gVisor" in box.run("dmesg").stdout
+        assert box.run("id -u; touch /x || echo refused; echo kept >f").stdout == "10001\nrefused\n"
+        box.get("f", tmp_path / "f")
+        assert (tmp_path / "f").read_text() == "kept\n"
+        with pytest.raises(InvalidOptions, match="gVisor"):
+            box.run("true", network=True)
+
+
+def test_another_runtime_can_be_asked_for(gvisor: str) -> None:
+    with Sandbox(IMAGE, docker_host=gvisor, profile="sealed", runtime="runc") as box:
+        facts = box.status()
+        assert facts["runtime"] == "runc"
+        assert "gVisor" not in str(facts["kernel"])
+    with Sandbox(IMAGE, docker_host=gvisor) as box:
+        assert box.status()["runtime"] == "runc"
+
+
+def test_limits_that_it_drops_are_said(gvisor: str) -> None:
+    with Sandbox(IMAGE, docker_host=gvisor, runtime="careless") as box:
+        facts = box.status()
+        assert str(facts["kernel"]).endswith("(gVisor)")
+        assert facts["limits"] == "dropped by the runtime"
+
+
+def test_an_unknown_runtime_is_refused(gvisor: str) -> None:
+    with pytest.raises(InvalidOptions, match=r"'nope' is not registered with this engine, which has: careless, .*runc"):
+        Sandbox(IMAGE, docker_host=gvisor, runtime="nope").start()
+
+
+def test_podman_has_no_choice() -> None:
+    with pytest.raises(InvalidOptions, match=r"engine podman cannot do this. runtime 'runsc'"):
+        Sandbox(engine="podman", runtime="runsc").start()
