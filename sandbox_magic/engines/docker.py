@@ -282,7 +282,8 @@ def _attach(api: Any, ident: str) -> Any:
 
 def _refuse_unlimited(info: Mapping[str, Any]) -> None:
     """Raise `EngineUnavailable` if the engine would drop the limits of a sandbox without a word."""
-    if str(info.get("CgroupVersion")) == "1" and any("rootless" in text for text in info.get("SecurityOptions") or ()):
+    rootless = info.get("Rootless") or "name=rootless" in (info.get("SecurityOptions") or ())  # Podman, Docker
+    if rootless and str(info.get("CgroupVersion")) == "1":
         raise EngineUnavailable(
             "a rootless engine on cgroup version 1 enforces no limits on memory, processes and processors: use it on a "
             "machine with cgroup version 2, or as root"
