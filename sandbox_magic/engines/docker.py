@@ -99,17 +99,18 @@ class DockerMachine(Machine):
     def describe(self) -> dict[str, object]:
         facts = sdk.call(self._api.inspect_container, self.id)
         host = facts["HostConfig"]
+        runtime = self._engine.named(host.get("Runtime", ""))
         return {
             "engine": self._engine.name,
             "container": self.id[:12],
             "image": facts["Config"]["Image"],
             "image id": facts["Image"].removeprefix("sha256:")[:12],
-            "runtime": host.get("Runtime", ""),
+            "runtime": runtime,
             "online": bool(facts["NetworkSettings"]["Networks"]),
             "memory limit": host["Memory"],
             "pids limit": host["PidsLimit"],
             "cpus limit": host["NanoCpus"] / 1e9,
-            "limits": "dropped by the runtime" if self._engine.drops_limits(host.get("Runtime") or "") else "asked for",
+            "limits": "dropped by the runtime" if self._engine.drops_limits(runtime) else "asked for",
             "oom killed": facts["State"]["OOMKilled"],
         }
 
@@ -180,8 +181,8 @@ class DockerEngine(Engine):
                 info = sdk.call(connection.client.info)
                 _refuse_unlimited(info)
                 self._cpus = float(info.get("NCPU", 1))
-                if RUNTIMES in self.capabilities:
-                    self._runtimes, self._runtime = info.get("Runtimes") or {}, info.get("DefaultRuntime", "")
+                self._runtime = info.get("DefaultRuntime", "")
+                self._runtimes = (info.get("Runtimes") or {}) if RUNTIMES in self.capabilities else {}
                 self.endpoint = f"{connection.endpoint.url} ({connection.endpoint.origin})"
                 self._connection = connection
             return self._connection.client
@@ -212,6 +213,10 @@ class DockerEngine(Engine):
         if spec.runtime is None and wanted in self._runtimes and not self.drops_limits(wanted):
             return wanted
         return spec.runtime
+
+    def named(self, runtime: str) -> str:
+        """Return the name of a runtime that an inspection tells; Podman says only that it is one."""
+        return runtime if runtime in self._runtimes else self._runtime
 
     def drops_limits(self, runtime: str) -> bool:
         """Whether a runtime was registered so that it ignores the limits of memory, processes and processors."""

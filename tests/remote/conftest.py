@@ -87,10 +87,11 @@ def sshd(folder: Path) -> Iterator[Ssh]:
         run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", home / name)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
+    locked = Path("/etc/shadow").read_text().startswith("root:!")  # sshd alone refuses such a user, PAM does not
     (home / "known").write_text(f"[127.0.0.1]:{port} {(home / 'host.pub').read_text()}")
     (home / "sshd_config").write_text(
         f"ListenAddress 127.0.0.1:{port}\nHostKey {home}/host\nAuthorizedKeysFile {home}/mine.pub\nPidFile none\n"
-        "StrictModes no\nUsePAM no\nPasswordAuthentication no\n"
+        f"StrictModes no\nUsePAM {'yes' if locked else 'no'}\nPasswordAuthentication no\n"
     )
     (home / "config").write_text(
         f"IdentityFile {home}/mine\nIdentitiesOnly yes\nUserKnownHostsFile {home}/known\nStrictHostKeyChecking yes\n"

@@ -165,6 +165,9 @@ with Sandbox({IMAGE!r}, engine="docker") as box:
     assert told.stdout == f"ran\n{tls.url} (context 'there')\n"
 
 
+WHAT = ("IDLE", "INTVL", "CNT")
+
+
 class Link:
     """A cable that can be cut: both ends then hear nothing, not even an end."""
 
@@ -216,6 +219,17 @@ def test_a_cut_link_ends_the_sandbox_within_its_lease(tls_environment: Tls) -> N
         until("the lease did not end the sandbox", lambda: ident not in tls.containers(), 30)
     finally:
         link.close()
+
+
+def test_a_lost_link_is_noticed_by_the_system_too(tls_environment: Tls) -> None:
+    with Sandbox(IMAGE, docker_host=tls_environment.url) as box:
+        assert box._machine is not None
+        transport = box._machine.open(["cat"])
+        for sock in (transport._sock, box._machine._keeper):
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            seconds = [sock.getsockopt(socket.IPPROTO_TCP, getattr(socket, f"TCP_KEEP{what}")) for what in WHAT]
+            assert seconds == [30, 10, 3]
+        transport.close()
 
 
 def test_far_sandboxes_have_a_lease_by_themselves(host: str) -> None:
