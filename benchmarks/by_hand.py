@@ -10,7 +10,7 @@ from typing import Any
 import docker
 
 from sandbox_magic.engines.body import container_body
-from sandbox_magic.engines.endpoints import connect
+from sandbox_magic.engines.endpoints import docker_places, first
 from sandbox_magic.spec import SandboxSpec
 
 _READ = 1 << 16
@@ -19,7 +19,7 @@ _READ = 1 << 16
 @cache
 def api() -> docker.APIClient:
     """Return the SDK's low-level client."""
-    return connect(None)[0].api
+    return first(docker_places(None), podman=False).client.api
 
 
 @cache

@@ -17,7 +17,7 @@ from kernels import Kernel, containers, sandbox_kernel, seconds_until
 from sandbox_magic.engines import find_engine
 from sandbox_magic.engines.base import Owner
 from sandbox_magic.engines.docker import LABEL
-from sandbox_magic.engines.endpoints import connect
+from sandbox_magic.engines.endpoints import docker_places, first
 from sandbox_magic.spec import SandboxSpec
 
 GONE_SECONDS = 1.0  # from a kernel's SIGKILL to the end of its containers
@@ -208,7 +208,7 @@ OWNERS: Mapping[str, Callable[[], Owner]] = {
 @contextmanager
 def left_behind() -> Iterator[dict[str, str]]:
     """Make one container for each owner, created and not started; give their ids by the owners' names."""
-    client, _ = connect(None)
+    client = first(docker_places(None), podman=False).client
     made = {}
     try:
         for name, owner in OWNERS.items():
