@@ -110,7 +110,7 @@ class DockerMachine(Machine):
             "memory limit": host["Memory"],
             "pids limit": host["PidsLimit"],
             "cpus limit": host["NanoCpus"] / 1e9,
-            "limits": "dropped by the runtime" if self._engine.drops_limits(runtime) else "asked for",
+            "limits by": "nothing: the runtime drops them" if self._engine.drops_limits(runtime) else "the engine",
             "oom killed": facts["State"]["OOMKilled"],
         }
 

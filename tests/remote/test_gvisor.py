@@ -15,7 +15,7 @@ def test_sealed_takes_it_and_it_is_really_there(gvisor: str, tmp_path: Path) -> 
         facts = box.status()
         assert facts["runtime"] == "runsc"
         assert str(facts["kernel"]).endswith("(gVisor)")
-        assert facts["limits"] == "asked for"
+        assert facts["limits by"] == "the engine"
         assert "Starting gVisor" in box.run("dmesg").stdout
         assert box.run("id -u; touch /x || echo refused; echo kept >f").stdout == "10001\nrefused\n"
         box.get("f", tmp_path / "f")
@@ -37,7 +37,7 @@ def test_limits_that_it_drops_are_said(gvisor: str) -> None:
     with Sandbox(IMAGE, docker_host=gvisor, runtime="careless") as box:
         facts = box.status()
         assert str(facts["kernel"]).endswith("(gVisor)")
-        assert facts["limits"] == "dropped by the runtime"
+        assert facts["limits by"] == "nothing: the runtime drops them"
 
 
 def test_an_unknown_runtime_is_refused(gvisor: str) -> None:
