@@ -11,8 +11,7 @@ help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: venv-demo ## run the quickstart notebook in a real kernel and show it here
-	@scripts/engine.sh
-	@scripts/images.sh
+	@! scripts/engine.sh check || scripts/images.sh
 	@$(BIN)/sandbox-magic demo
 
 # The tests run also if lint finds something: one run shows everything, and pytest's summary comes last.

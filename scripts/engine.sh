@@ -195,6 +195,10 @@ start() {
 
 case ${1:-start} in
 start) start ;;
+check)
+    endpoint=$(endpoint)
+    answers || { say "no Docker Engine answers at $endpoint; the demo goes on without" && exit 1; }
+    ;;
 stop) stop_daemon "$ours" dockerd ;; # it gives its containers 15 seconds
-*) fail "usage: scripts/engine.sh [stop]" ;;
+*) fail "usage: scripts/engine.sh [check|stop]" ;;
 esac
