@@ -30,8 +30,8 @@ class Step:
 
 STEPS = (
     Step("SIGINT", "stop INT {cell}", 2.0),
-    Step("SIGTERM", "stop TERM {cell}", 0.5),
-    Step("SIGKILL", "finish {cell}", 0.5),
+    Step("SIGTERM", "stop TERM {cell}", 0.4),
+    Step("SIGKILL", "finish {cell}", 0.4),
     Step("new shell", "finish {cell}; kill -s KILL {shell}; kill -s CONT {shell}", 1.0),
     Step("everything ended", "clear", 1.0),
 )

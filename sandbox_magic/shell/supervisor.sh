@@ -42,13 +42,14 @@ filled() {                          # print $1 with the placeholders filled in
 dir=
 for place in /dev/shm /tmp /var/tmp /run "$HOME" "$PWD"; do
   dir=$place/.sandbox-$name
-  (umask 077; mkdir -p "$dir" && : >>"$dir/state" && : >"$dir/in" && : >"$dir/trap" &&
-    filled "$report" >"$dir/report" && filled "$eval" >"$dir/eval" && filled "$code" >"$dir/code") && break
+  # `command`: where a redirection of `:` fails, dash would end.
+  mkdir -p -m 700 "$dir" && command : >>"$dir/state" && command : >"$dir/in" && command : >"$dir/trap" &&
+    filled "$report" >"$dir/report" && filled "$eval" >"$dir/eval" && filled "$code" >"$dir/code" && break
   dir=
 done
 [ -n "$dir" ] || { printf '\036%s nowhere\n' "$token"; exit 1; }
 exec 3<"$dir/report" 5<"$dir/eval" 6<"$dir/code" 7<"$dir/state" 8<"$dir/in" 9<"$dir/trap"
-(cd "$dir" && rm -f report eval code in trap)          # the state stays: it outlives this process too
+(cd "$dir" && rm -f report eval code in trap) &        # the state stays: it outlives this process too
 
 printf '\036%s ready %s %s\n' "$token" "$$" "$wish"
 while :; do
