@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox_magic import InvalidOptions, SandboxSpec
+from sandbox_magic import EngineError, InvalidOptions, Sandbox, SandboxSpec
 from sandbox_magic.engines import find_engine
 from sandbox_magic.engines.base import (
     IMAGES,
@@ -74,3 +74,9 @@ def test_what_its_sandboxes_cannot_do_is_refused(wish: SandboxSpec) -> None:
         engine.check(wish)
     engine.capabilities = frozenset({IMAGES, NETWORK_SWITCH, RUNTIMES, LEASE})
     engine.check(wish)
+
+
+def test_an_engine_that_does_not_answer() -> None:
+    with pytest.raises(EngineError, match="no Docker Engine answers") as caught:
+        Sandbox(host="127.0.0.1", port=1).start()
+    assert "tcp://127.0.0.1:1" in str(caught.value)

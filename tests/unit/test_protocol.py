@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import json
 import re
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -27,11 +25,9 @@ from sandbox_magic.protocol import (
     octal,
     start_argv,
 )
+from sandbox_magic.testing import protocol_cases
 
-CASES = [
-    json.loads(line)
-    for line in (Path(__file__).parents[1] / "data" / "protocol-cases.jsonl").read_text(encoding="utf-8").splitlines()
-]
+CASES = protocol_cases()
 CHUNKS = [1, 2, 3, 5, 4096]
 
 

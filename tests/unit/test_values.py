@@ -59,6 +59,12 @@ def test_wishes_that_cannot_be(wish: dict) -> None:
         Sandbox(**wish)
 
 
+@pytest.mark.parametrize("source", ["/", "/etc", "/proc", "~", "/var/run/docker.sock", "/no/such/folder"])
+def test_mounts_that_would_open_the_wall_are_refused(source: str) -> None:
+    with pytest.raises(InvalidOptions, match="mount"):
+        Sandbox(mounts=[f"{source}:/x"])
+
+
 def test_mounts_resolve_links_before_they_judge(tmp_path: Path) -> None:
     (tmp_path / "etc").symlink_to("/etc")
     with pytest.raises(InvalidOptions, match="refused"):
