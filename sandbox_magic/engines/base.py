@@ -1,5 +1,6 @@
-"""The contract of an engine: five verbs and facts. A new engine implements this and runs
-`pytest --pyargs sandbox_magic.testing --engine NAME`.
+"""The contract of an engine: five verbs and facts.
+
+A new engine implements this and runs ``pytest --pyargs sandbox_magic.testing --engine NAME``.
 """
 
 from __future__ import annotations
