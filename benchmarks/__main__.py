@@ -8,11 +8,12 @@ import time
 
 from benchmarks.by_hand import api, cpus
 from benchmarks.commands import commands, interrupt, output
+from benchmarks.embedded import embedded
 from benchmarks.kernels import cells, killed
 from benchmarks.measure import Row, time_limit
 from benchmarks.starts import cold_start, imports
 
-# Each with its time limit in seconds: well above what it takes, and less than three minutes together.
+# Each with its time limit in seconds: well above what it takes, and less than four minutes together.
 GROUPS = {
     "commands": (commands, 25),
     "cells": (cells, 25),
@@ -21,6 +22,7 @@ GROUPS = {
     "output": (output, 20),
     "interrupt": (interrupt, 10),
     "imports": (imports, 8),
+    "embedded": (embedded, 60),
 }
 
 

@@ -153,8 +153,7 @@ class _Lines:
 
         self.init = fill("init").replace(b"@TOKEN@", _SUPERVISOR)
         self.input = fill("input")
-        self.run = fill("run")
-        self.run += fill("again")
+        self.run = fill("run") + fill("again")
         self.recover, self.last = fill("recover"), fill("last")
         self.stdin = f"/proc/{pid}/fd/8".encode()
 
@@ -310,6 +309,9 @@ class ShellProtocol:
         if not source.buffer and data.startswith(source.marker) and data.find(b"\n") == len(data) - 1 <= _FENCE_MAX:
             body = data[len(source.marker) : -1]  # the usual case, one whole fence
             self._fence(stream, body[:_TOKEN], body[_TOKEN:].split(), events)
+            return events
+        if not source.buffer and _RS not in data:
+            self._output(stream, data, events)  # the other usual case, much output
             return events
         source.buffer += data
         for piece in source.take():
