@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from sandbox_magic.engines import bwrap, cgroups, traces
+from sandbox_magic.engines import bwrap, cgroups, seccomp, traces
 from sandbox_magic.engines.base import Engine, Found, Machine, Probe, Progress, labels_of_mine, silent
 from sandbox_magic.engines.bubblewrap_arguments import (
     ETC_COPIED,
@@ -248,14 +248,14 @@ class BubblewrapEngine(Engine):
             with contextlib.ExitStack() as theirs:
                 for fd in (speak, tell, block):
                     theirs.callback(os.close, fd)
-                given = self._given(candidate, trace, uid, theirs, tell, block)
+                given = self._given(candidate, spec, trace, uid, theirs, tell, block)
                 given = given if leaf else replace(given, pids=str(_wish(spec).pids))
                 process = spawner().start(
                     [*drop_to(uid), *arguments(spec, given)],
                     stdin=subprocess.PIPE,
                     stdout=speak,
                     stderr=subprocess.PIPE,
-                    pass_fds=(given.shell, given.keeper, tell, block, *given.etc.values()),
+                    pass_fds=given.descriptors(),
                     env={"PATH": os.environ.get("PATH", os.defpath)},
                     cwd="/",
                     start_new_session=True,
@@ -273,6 +273,7 @@ class BubblewrapEngine(Engine):
     def _given(
         self,
         candidate: bwrap.Candidate,
+        spec: SandboxSpec,
         trace: traces.Trace,
         uid: int,
         stack: contextlib.ExitStack,
@@ -280,15 +281,17 @@ class BubblewrapEngine(Engine):
         block: int,
     ) -> Given:
         """Open what bubblewrap reads, until the stack closes."""
-        etc = {file: _memory_file(text, stack) for file, text in etc_files().items()}
+        etc = {file: _memory_file(text.encode(), stack) for file, text in etc_files().items()}
         etc |= {file: _opened(f"/etc/{file}", stack) for file in ETC_COPIED if Path("/etc", file).is_file()}
         closed = closed_to(Path(candidate.path), uid)
+        calls = seccomp.program(sealed=spec.profile == "sealed")
         return Given(
             bwrap=bwrap.copied(candidate.path, traces.home()) if closed else candidate.path,
             no_userns=candidate.no_userns,
             pipes=str(trace.pipes),
             shell=_opened(shutil.which("sh") or "/bin/sh", stack),
-            keeper=_memory_file(script("keeper.sh"), stack),
+            keeper=_memory_file(script("keeper.sh").encode(), stack),
+            seccomp=_memory_file(calls, stack) if calls else None,
             etc=etc,
             info=info,
             block=block,
@@ -335,11 +338,11 @@ def _opened(path: str, stack: contextlib.ExitStack) -> int:
     return fd
 
 
-def _memory_file(text: str, stack: contextlib.ExitStack) -> int:
+def _memory_file(data: bytes, stack: contextlib.ExitStack) -> int:
     """Return the descriptor of a file that only exists in memory, open until the stack closes."""
     fd = os.memfd_create("sandbox")
     stack.callback(os.close, fd)
-    os.write(fd, text.encode())
+    os.write(fd, data)
     os.lseek(fd, 0, os.SEEK_SET)
     return fd
 

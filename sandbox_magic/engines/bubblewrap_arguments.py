@@ -49,6 +49,7 @@ class Given:
         shell: A descriptor of the shell that becomes process 1.
         keeper: A descriptor of the script that this shell runs.
         etc: A descriptor for each file of /etc that is made anew or copied, by name.
+        seccomp: A descriptor of the filter of system calls; `None` where we have none for this machine.
         info: A descriptor on which bubblewrap tells its child's process id.
         block: A descriptor that it reads before the keeper begins.
         pids: What the keeper shall limit by itself; empty where the kernel does.
@@ -60,9 +61,15 @@ class Given:
     shell: int
     keeper: int
     etc: dict[str, int]
+    seccomp: int | None
     info: int
     block: int
     pids: str = ""
+
+    def descriptors(self) -> list[int]:
+        """Return those that bubblewrap must inherit."""
+        fds = [self.shell, self.keeper, self.seccomp, self.info, self.block, *self.etc.values()]
+        return [fd for fd in fds if fd is not None]
 
 
 def etc_files() -> dict[str, str]:
@@ -86,6 +93,8 @@ def arguments(spec: SandboxSpec, given: Given) -> list[str]:
     # --unshare-all only tries to unshare the user namespace: asked for by name it must succeed.
     told += ["--hostname", "sandbox", "--cap-drop", "ALL", "--new-session", "--die-with-parent", "--as-pid-1"]
     told += ["--info-fd", str(given.info), "--block-fd", str(given.block)]
+    if given.seccomp is not None:
+        told += ["--seccomp", str(given.seccomp)]
     told += ["--clearenv", "--setenv", "PATH", PATH]
     told += ["--size", str(4 * _MEMORY), "--perms", "0755", "--tmpfs", "/"]
     told += _system()
