@@ -1,4 +1,7 @@
-"""The contract of an engine: five verbs and facts. A new engine implements this and runs `tests/contract`."""
+"""The contract of an engine: five verbs and facts.
+
+A new engine implements this and proves itself with `pytest --pyargs sandbox_magic.testing --engine NAME`.
+"""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def _places(metafunc: pytest.Metafunc) -> Places:
     """Return the declared places of the engines that were asked for; one that declares none has one of its name."""
-    told: list[Places] = metafunc.definition.ihook.pytest_sandbox_places()
+    told: list[Places] = metafunc.config.hook.pytest_sandbox_places()
     declared = {name: arguments for places in told for name, arguments in places.items()}
     wanted: list[str] | None = metafunc.config.getoption("--engine")
     if wanted is None:
