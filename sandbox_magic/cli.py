@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.set_defaults(run=demo)
 
     verb = verbs.add_parser("doctor", help="tell which engines work here, which limits they keep, what to mend")
+    verb.add_argument("--image", help="try the limits with this image, which must be there")
     verb.add_argument("--quick", action="store_true", help="start no sandbox to try the limits")
     verb.add_argument("--json", action="store_true", help="for programs")
     verb.set_defaults(run=doctor)
@@ -68,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def doctor(given: argparse.Namespace) -> int:
     """Tell what works here and how well; the exit code is 0 if at least one engine works."""
-    report = examine(quick=given.quick)
+    report = examine(image=given.image, quick=given.quick)
     if given.json:
         _say(json.dumps(report.data(), indent=2))
     else:

@@ -93,10 +93,11 @@ class Report:
         )
 
 
-def examine(*, quick: bool = False) -> Report:
+def examine(*, image: str | None = None, quick: bool = False) -> Report:
     """Find out what works here.
 
     Args:
+        image: The image to try the limits with; `None` is the default one.
         quick: Do not try the limits, which takes some seconds and starts sandboxes (that end again).
     """
     around = {"Python": platform.python_version()}
@@ -104,26 +105,27 @@ def examine(*, quick: bool = False) -> Report:
         around["JupyterLab"] = installed_version("jupyterlab")
     found = engines.every()
     with ThreadPoolExecutor(len(found), "sandbox-doctor") as pool:  # most of it is waiting for the engines
-        reports = tuple(pool.map(_examined, found, repeat(quick)))
+        reports = tuple(pool.map(_examined, found, repeat(image), repeat(quick)))
     return Report(reports, tuple(_possible(around)))
 
 
-def _examined(engine: Engine, quick: bool) -> EngineReport:
+def _examined(engine: Engine, image: str | None, quick: bool) -> EngineReport:
     probe = engine.probe()
     limits: tuple[Limit, ...] = ()
     if probe.available:
-        limits = unproved("not tried") if quick else _proved(engine, probe)
+        limits = unproved("not tried") if quick else _proved(engine, probe, image)
     problems = [_problem(holes.named(name), probe.version, certain=True) for name in probe.holes]
     problems += _possible(probe.components)
     problems += [_missing(limit) for limit in limits if limit.verdict == NOT_ENFORCED]
     return EngineReport(probe, limits, tuple(problems))
 
 
-def _proved(engine: Engine, probe: Probe) -> tuple[Limit, ...]:
+def _proved(engine: Engine, probe: Probe, image: str | None) -> tuple[Limit, ...]:
     """Prove the limits with the engine's own choice of runtime, and with the one that a profile would take."""
     wanted = {profile.runtime for profile in PROFILES.values()}
     others = [name for name in probe.runtimes[1:] if name in wanted]
-    return prove(engine) + tuple(limit for name in others for limit in prove(engine, runtime=name))
+    with_others = [prove(engine, image=image, runtime=name) for name in others]
+    return sum(with_others, start=prove(engine, image=image))
 
 
 def _problem(hole: holes.Hole, version: str, *, certain: bool = False) -> Problem:

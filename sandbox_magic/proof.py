@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from sandbox_magic.engines.base import Engine, Machine
+from sandbox_magic.engines.base import IMAGES, Engine, Machine
 from sandbox_magic.errors import CommandTimeout, SandboxError
 from sandbox_magic.result import Result
 from sandbox_magic.session import Session
@@ -48,17 +48,20 @@ def unproved(why: str, *names: str) -> tuple[Limit, ...]:
     return tuple(Limit(name, UNKNOWN, why) for name in names or NAMES)
 
 
-def prove(engine: Engine, *, runtime: str | None = None) -> tuple[Limit, ...]:
+def prove(engine: Engine, *, image: str | None = None, runtime: str | None = None) -> tuple[Limit, ...]:
     """Try the limits of an engine in sandboxes that have ended afterwards; fetches no image.
 
     Args:
         engine: One that works.
+        image: The image to do it with, where the engine has images; `None` is the default one.
         runtime: One of its runtimes; `None` is its own choice.
     """
-    spec = SandboxSpec(engine=engine.name, memory=_MEGABYTES << 20, pids=_PROCESSES, runtime=runtime)
+    if IMAGES not in engine.capabilities:
+        image = None
+    spec = SandboxSpec(image, engine.name, memory=_MEGABYTES << 20, pids=_PROCESSES, runtime=runtime)
     try:
         if missing := engine.missing(spec):
-            return unproved(f"no image {missing} here, and none is fetched for this; fetch it and ask again")
+            return unproved(f"no image {missing} here, and none is fetched for this; fetch it, or name another one")
     except SandboxError as error:
         return unproved(f"the engine did not say whether the image is here: {_sentence(error)}")
     # Each in a sandbox of its own: the first may end it.
