@@ -5,17 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import re
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from sandbox_magic import engines
 from sandbox_magic._version import __version__
+from sandbox_magic.doctor import examine
 from sandbox_magic.errors import InvalidOptions, SandboxError
 
 QUICKSTART = Path("notebooks") / "quickstart.ipynb"
@@ -54,7 +53,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     verb.set_defaults(run=demo)
 
-    verb = verbs.add_parser("doctor", help="tell which engines work here, and what to do if none does")
+    verb = verbs.add_parser("doctor", help="tell which engines work here, which limits they keep, what to mend")
+    verb.add_argument("--image", help="try the limits with this image, which must be there")
+    verb.add_argument("--quick", action="store_true", help="start no sandbox to try the limits")
     verb.add_argument("--json", action="store_true", help="for programs")
     verb.set_defaults(run=doctor)
 
@@ -67,28 +68,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def doctor(given: argparse.Namespace) -> int:
-    """Tell what each engine says of itself; the exit code is 0 if at least one works."""
-    probes = engines.probe_all()
-    usable = any(probe.available for probe in probes)
+    """Tell what works here and how well; the exit code is 0 if at least one engine works."""
+    report = examine(image=given.image, quick=given.quick)
     if given.json:
-        facts = {
-            "version": __version__,
-            "python": platform.python_version(),
-            "usable": usable,
-            "engines": [asdict(probe) for probe in probes],
-        }
-        _say(json.dumps(facts, indent=2))
-        return 0 if usable else 1
-    _say(f"sandbox-magic {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}")
-    for probe in probes:
-        _say(f"{probe.name}: {'works' if probe.available else 'does not work'}")
-        for key, value in (("endpoint", probe.endpoint), ("version", probe.version)):
-            if value:
-                _say(f"  {key}: {value}")
-        for line in probe.detail.splitlines():
-            _say(f"  {line}")
-    _say("sandboxes can be started here" if usable else "no sandbox can be started here until one of these works")
-    return 0 if usable else 1
+        _say(json.dumps(report.data(), indent=2))
+    else:
+        for line in report.lines():
+            _say(line)
+    return 0 if report.usable else 1
 
 
 def gc(_given: argparse.Namespace) -> int:

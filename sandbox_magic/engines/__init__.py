@@ -10,7 +10,7 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 
-from sandbox_magic.engines.base import Engine, Probe
+from sandbox_magic.engines.base import Engine
 from sandbox_magic.errors import EngineUnavailable, InvalidOptions
 from sandbox_magic.spec import SandboxSpec
 
@@ -85,9 +85,9 @@ def fallback_note(engine: Engine) -> str:
     )
 
 
-def probe_all() -> list[Probe]:
-    """Return what each engine says of itself."""
-    return [engine.probe() for engine in _all()]
+def every() -> list[Engine]:
+    """Return all engines, working or not."""
+    return [_engine(name) for name in (*_OURS, *sorted(entry_points(group=GROUP).names - _OURS.keys()))]
 
 
 def working() -> list[Engine]:
@@ -96,7 +96,7 @@ def working() -> list[Engine]:
     Raises:
         EngineUnavailable: None can; the sentence says why for each.
     """
-    probes = [(engine, engine.probe()) for engine in _all()]
+    probes = [(engine, engine.probe()) for engine in every()]
     found = [engine for engine, probe in probes if probe.available]
     if not found:
         raise EngineUnavailable("\n".join(probe.detail for _, probe in probes))
@@ -110,7 +110,3 @@ def sweep_all() -> dict[str, list[str]]:
         EngineUnavailable: No engine works, so nothing is known.
     """
     return {engine.name: engine.sweep() for engine in working()}
-
-
-def _all() -> list[Engine]:
-    return [_engine(name) for name in (*_OURS, *sorted(entry_points(group=GROUP).names - _OURS.keys()))]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import abc
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -42,6 +42,9 @@ class Probe:
         endpoint: Where it was found, or was looked for.
         version: Its version, where it said one.
         detail: Why not, or what is worth knowing; may have several lines.
+        runtimes: What can run its processes, where there is a choice; its own choice first.
+        components: The versions of its parts, by the names in `holes.py`.
+        holes: Names of known holes that a trial has shown, from `holes.py`.
     """
 
     name: str
@@ -49,6 +52,9 @@ class Probe:
     endpoint: str = ""
     version: str = ""
     detail: str = ""
+    runtimes: tuple[str, ...] = ()
+    components: Mapping[str, str] = field(default_factory=dict)
+    holes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +139,10 @@ class Engine(abc.ABC):
         ):
             if asked and capability not in self.capabilities:
                 raise InvalidOptions(f"engine {self.name} cannot do this. {what}; engine='docker' can.")
+
+    def missing(self, _spec: SandboxSpec) -> str:
+        """Return the image that a start would have to fetch; empty if it has all it needs."""
+        return ""
 
     @abc.abstractmethod
     def probe(self) -> Probe:

@@ -195,11 +195,8 @@ class BubblewrapEngine(Engine):
         if best is None:
             return Probe(self.name, False, detail=f"bubblewrap cannot work here: {_why_none()}")
         lines = [f"{other.path} ({other.version}): not used, {other.fault}" for other in found if other.fault]
-        if best.follows_links:
-            lines.append(
-                "it has the hole CVE-2026-87766, which needs a root written by a sandbox: we never give it one"
-            )
-        return Probe(self.name, True, best.path, best.version, "\n".join(lines))
+        holes = ("CVE-2026-87766",) if best.follows_links else ()
+        return Probe(self.name, True, best.path, best.version, "\n".join(lines), holes=holes)
 
     def check(self, spec: SandboxSpec) -> None:
         super().check(spec)

@@ -31,8 +31,9 @@ from sandbox_magic.engines.base import (
 )
 from sandbox_magic.engines.body import BRIDGE, container_body, open_folder
 from sandbox_magic.engines.endpoints import Connection, docker_places, first
+from sandbox_magic.engines.holes import components
 from sandbox_magic.errors import EngineUnavailable, ImageNotFound, InvalidOptions
-from sandbox_magic.spec import SandboxSpec
+from sandbox_magic.spec import DEFAULT_IMAGE, SandboxSpec
 from sandbox_magic.transport import MultiplexedSocket, close_in_child, close_socket, watcher
 
 if TYPE_CHECKING:
@@ -234,8 +235,22 @@ class DockerEngine(Engine):
             version = client.version()
         except Exception as error:  # noqa: BLE001 # a probe reports, whatever it is
             return Probe(self.name, False, self._docker_host or "", detail=str(error))
-        runtimes = ", ".join(sorted(client.info().get("Runtimes", {})))
-        return Probe(self.name, True, self.endpoint, version.get("Version", ""), f"runtimes: {runtimes}")
+        return Probe(
+            self.name,
+            True,
+            self.endpoint,
+            version.get("Version", ""),
+            runtimes=tuple(sorted({*self._runtimes, self._runtime}, key=lambda name: (name != self._runtime, name))),
+            components=components(version.get("Components") or ()),
+        )
+
+    def missing(self, spec: SandboxSpec) -> str:
+        image = spec.image or DEFAULT_IMAGE
+        try:
+            sdk.call(self._connect().api.inspect_image, image)
+        except ImageNotFound:
+            return image
+        return ""
 
     def start(self, spec: SandboxSpec, *, name: str = "", progress: Progress = silent) -> DockerMachine:
         api = self._connect().api

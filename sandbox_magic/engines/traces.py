@@ -121,6 +121,8 @@ class Trace:
                 time.sleep(0.002)
         groups = facts.get("groups")
         cgroups.remove([Path(str(path)) for path in groups] if isinstance(groups, list) else [])
+        with contextlib.suppress(OSError):  # it is gone already
+            self.pipes.chmod(0o700)  # cannot be listed otherwise, but by root
         shutil.rmtree(self._folder, ignore_errors=True)
 
 

@@ -156,16 +156,16 @@ class Control:
             _say("nothing to remove: no dead kernel left a sandbox behind")
 
     def doctor(self, request: Request) -> None:
-        """Tell which engines can work here."""
-        from sandbox_magic import engines  # noqa: PLC0415 # heavy, and only here
+        """Tell what works here, how well, and what to mend."""
+        from sandbox_magic.doctor import examine  # noqa: PLC0415 # heavy, and only here
 
-        request.counted(0, 0)
-        for probe in engines.probe_all():
-            facts = [probe.version, probe.endpoint] if probe.available else []
-            state = "works" if probe.available else "does not work"
-            _say(one_line(", ".join([f"{probe.name}: {state}", *(str(fact) for fact in facts if fact)])))
-            if probe.detail:
-                _say(f"  {one_line(str(probe.detail), 400)}")
+        if request.words not in ([], ["--quick"]):
+            raise InvalidOptions(f"write: %sandboxctl {VERBS['doctor'].usage}")
+        with self._status() as status:
+            status.update("trying the engines")
+            report = examine(quick=bool(request.words))
+        for line in report.lines():
+            _say(line)
 
     def config(self, request: Request) -> None:
         """Show each setting, its value and where it came from."""
@@ -207,7 +207,7 @@ VERBS: Mapping[str, Verb] = {
     "get": Verb("get SRC [DST] [-n NAME]", "copy a file or folder out of it", Control.get),
     "network": Verb("network on|off [-n NAME]", "put it online or offline until told otherwise", Control.network),
     "gc": Verb("gc", "remove what dead kernels left behind", Control.gc),
-    "doctor": Verb("doctor", "which engines work here, and why not", Control.doctor),
+    "doctor": Verb("doctor [--quick]", "which engines work here, which limits they keep, what to mend", Control.doctor),
     "config": Verb("config", "the settings and where each came from", Control.config),
 }
 

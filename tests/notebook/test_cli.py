@@ -18,6 +18,7 @@ import pytest
 
 from sandbox_magic import __version__
 from sandbox_magic.engines.base import Owner
+from sandbox_magic.engines.holes import possible
 
 NO_DAEMON = {"DOCKER_HOST": "unix:///nonexistent/docker.sock", "CONTAINER_HOST": "unix:///nonexistent/podman.sock"}
 NOWHERE = NO_DAEMON | {"SANDBOX_MAGIC_BWRAP": "/nonexistent/bwrap"}
@@ -57,7 +58,24 @@ def test_doctor_for_programs() -> None:
     told = run("doctor", "--json")
     facts = json.loads(told.stdout)
     assert told.returncode == 0 and facts["usable"] is True and facts["version"] == __version__
-    assert [engine["name"] for engine in facts["engines"] if engine["available"]][:1] == ["docker"]
+    found = {engine["name"]: engine for engine in facts["engines"]}
+    assert list(found)[:3] == ["docker", "podman", "bubblewrap"]
+    for engine in filter(lambda engine: engine["available"], found.values()):
+        verdicts = {limit["name"]: limit["verdict"] for limit in engine["limits"] if not limit["runtime"]}
+        assert (verdicts["memory"], verdicts["processes"]) == ("enforced", "enforced"), engine
+        assert verdicts["processors"] in ("unknown", "not enforced")
+        assert all(limit["why"] for limit in engine["limits"])
+        assert all(problem["what"] and problem["advice"] for problem in engine["problems"])
+    docker_parts = found["docker"]["components"]
+    assert docker_parts["Docker Engine"] == found["docker"]["version"]
+    for hole in possible(docker_parts):
+        assert any(f"may have {hole.names}: " in problem["what"] for problem in found["docker"]["problems"])
+
+
+def test_doctor_can_be_quick() -> None:
+    facts = json.loads(run("doctor", "--json", "--quick").stdout)
+    limits = [limit for engine in facts["engines"] for limit in engine["limits"]]
+    assert limits and {limit["verdict"] for limit in limits} == {"unknown"}
 
 
 def test_doctor_says_why_nothing_works_and_what_to_do() -> None:
@@ -68,6 +86,7 @@ def test_doctor_says_why_nothing_works_and_what_to_do() -> None:
     )
     facts = json.loads(run("doctor", "--json", **NOWHERE).stdout)
     assert facts["usable"] is False and facts["engines"][0]["available"] is False
+    assert facts["engines"][0]["limits"] == [], "nothing is claimed of an engine that does not work"
 
 
 @pytest.fixture

@@ -390,7 +390,9 @@ def test_control_network_switches_the_sandbox(kernel: Kernel) -> None:
 
 
 def test_control_without_a_sandbox(kernel: Kernel) -> None:
-    assert kernel.ok("%sandboxctl doctor").stdout.startswith("docker: works, ")
+    doctor = kernel.ok("%sandboxctl doctor").stdout
+    assert "\ndocker: works\n" in doctor and "  limit on memory: enforced (" in doctor
+    assert "  limit on memory: unknown (not tried)\n" in kernel.ok("%sandboxctl doctor --quick").stdout
     assert "what dead kernels left behind" in kernel.ok("%sandboxctl help").stdout
     assert kernel.ok("%sandboxctl gc").stdout != ""
     assert "timeout" in kernel.ok("%sandboxctl config").stdout

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from machines import IMAGE
 
-from sandbox_magic import InvalidOptions, Sandbox
+from sandbox_magic import InvalidOptions, Sandbox, SandboxSpec
+from sandbox_magic.engines import find_engine
+from sandbox_magic.proof import NOT_ENFORCED, prove
 
 
 def test_sealed_takes_it_and_it_is_really_there(gvisor: str, tmp_path: Path) -> None:
@@ -38,6 +40,15 @@ def test_limits_that_it_drops_are_said(gvisor: str) -> None:
         facts = box.status()
         assert str(facts["kernel"]).endswith("(gVisor)")
         assert facts["limits by"] == "nothing: the runtime drops them"
+
+
+def test_the_doctor_is_not_deceived_by_what_a_runtime_seems_to_keep(gvisor: str) -> None:
+    engine = find_engine(SandboxSpec(docker_host=gvisor))
+    engine.connect()
+    memory, processes, _ = prove(engine, image=IMAGE, runtime="runsc")  # which hides that it drops them
+    assert memory.verdict == NOT_ENFORCED, memory.why
+    assert processes.verdict == NOT_ENFORCED, processes.why
+    assert engine.found() == []
 
 
 def test_an_unknown_runtime_is_refused(gvisor: str) -> None:
