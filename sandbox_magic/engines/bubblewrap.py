@@ -70,13 +70,16 @@ class BubblewrapMachine(Machine):
         self._reports = reports
         self._limits = _wish(spec)
 
-    def wait_ready(self) -> None:
-        """Wait until process 1 has spoken.
+    def begin(self, labels: Mapping[str, str]) -> None:
+        """Write down whose it is, and wait until process 1 has spoken.
 
         Raises:
             EngineError: bubblewrap has refused; with what it said.
             StartTimeout: Nothing was heard.
         """
+        self._trace.record(self._process.pid, labels, self._leaf.folders if self._leaf else ())
+        if self._leaf is None:
+            watchdog().guard(self._process.pid, self._limits.memory)
         if self._reports.wait("sandbox", bool, _START_SECONDS) is None:
             assert self._process.stderr is not None
             ended = self._reports.over()
@@ -95,30 +98,39 @@ class BubblewrapMachine(Machine):
         name = secrets.token_hex(16)
         self._reports.expect(name)
         files = [self._trace.pipes / f"{name}.{end}" for end in ("in", "out", "err", "sh")]
-        try:
-            streams = self._fifos(files)
-            self._write(files[3], _request(argv, env or {}, self._cwd))
-            self._ask(name)
-            # The other side reads now, so a descriptor of our own that reads too is not needed any more.
-            stdin = os.open(files[0], os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        finally:
-            for file in files:
-                file.unlink(missing_ok=True)
-        os.close(streams[0])
-        for fd in (stdin, *streams[1:]):
+        with contextlib.ExitStack() as failing:
+            try:
+                both, *streams = self._fifos(files, failing)
+                self._write(files[3], _request(argv, env or {}, self._cwd))
+                self._ask(name)
+                # The other side reads now, so a descriptor of our own that reads too is not needed any more.
+                stdin = os.open(files[0], os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            finally:
+                for file in files:
+                    file.unlink(missing_ok=True)
+            failing.pop_all()
+        os.close(both)
+        for fd in (stdin, *streams):
             widen(fd)
-        return PipeTransport(stdin, streams[1], streams[2], exit_code=lambda: self._exit_code(name))
+        return PipeTransport(
+            stdin,
+            *streams,
+            exit_code=lambda: self._exit_code(name),
+            closed=lambda: self._reports.forget(name),
+        )
 
-    def _fifos(self, files: Sequence[Path]) -> list[int]:
+    def _fifos(self, files: Sequence[Path], failing: contextlib.ExitStack) -> list[int]:
         """Make three fifos and open our ends, the first for reading too, so that no open waits for the other side."""
-        flags = (os.O_RDWR, os.O_RDONLY, os.O_RDONLY)
-        try:
-            for file in files[:3]:
+        opened = []
+        for file, flag in zip(files, (os.O_RDWR, os.O_RDONLY, os.O_RDONLY), strict=False):
+            try:
                 os.mkfifo(file, 0o600)
-                os.chown(file, self._uid, self._uid)
-        except FileNotFoundError:
-            raise EngineUnavailable("the sandbox has ended") from None
-        return [os.open(file, flag | os.O_NONBLOCK | os.O_CLOEXEC) for file, flag in zip(files, flags, strict=False)]
+            except FileNotFoundError:
+                raise EngineUnavailable("the sandbox has ended") from None
+            os.chown(file, self._uid, self._uid)
+            opened.append(os.open(file, flag | os.O_NONBLOCK | os.O_CLOEXEC))
+            failing.callback(os.close, opened[-1])
+        return opened
 
     def _write(self, file: Path, text: str) -> None:
         fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400)
@@ -140,7 +152,6 @@ class BubblewrapMachine(Machine):
 
     def _exit_code(self, name: str) -> int | None:
         word = self._reports.wait(name, str.isdigit, _EXIT_SECONDS)
-        self._reports.forget(name)
         return int(word) if word else None
 
     def describe(self) -> dict[str, object]:
@@ -216,15 +227,16 @@ class BubblewrapEngine(Engine):
             if leaf is None and spec.cpus is not None:
                 raise InvalidOptions("cpus: this host lets us make no control group, so bubblewrap cannot limit them")
             machine = self._start(candidate, spec, trace, uid, leaf)
-            trace.record(machine._process.pid, labels_of_mine(name), leaf.folders if leaf else ())  # noqa: SLF001 # ours
-            machine.wait_ready()
         except BaseException:
             trace.end()
             if leaf is not None:
                 leaf.remove()
             raise
-        if leaf is None:
-            watchdog().guard(machine._process.pid, _wish(spec).memory)  # noqa: SLF001 # ours
+        try:
+            machine.begin(labels_of_mine(name))
+        except BaseException:
+            machine.close()
+            raise
         return machine
 
     def _start(

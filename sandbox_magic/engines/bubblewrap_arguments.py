@@ -115,6 +115,8 @@ def arguments(spec: SandboxSpec, given: Given) -> list[str]:
     told += ["--ro-bind", given.pipes, PIPES]
     for mount in spec.mounts:
         told += ["--bind" if mount.writable else "--ro-bind", mount.source, mount.target]
+    if not any(PurePosixPath(spec.cwd).is_relative_to(path) for path in ("/usr", *(m.target for m in spec.mounts))):
+        told += ["--perms", "0755", "--dir", spec.cwd]
     told += ["--remount-ro", "/", "--chdir", "/"]
     return [*told, SHELL, KEEPER, given.pids]
 

@@ -53,6 +53,8 @@ class Leaf:
             for process in processes:
                 try:
                     (folder / "cgroup.procs").write_text(str(process))
+                except ProcessLookupError:
+                    return  # it has ended already, and says why itself
                 except OSError as error:
                     raise EngineError(
                         f"{folder}: the sandbox cannot join its control group: {error.strerror}"

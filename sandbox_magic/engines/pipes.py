@@ -38,11 +38,20 @@ def widen(fd: int) -> None:
 class PipeTransport:
     """A process's stdin, stdout and stderr; see `Transport`."""
 
-    def __init__(self, stdin: int, stdout: int, stderr: int, *, exit_code: Callable[[], int | None]) -> None:
-        """Take over three descriptors."""
+    def __init__(
+        self,
+        stdin: int,
+        stdout: int,
+        stderr: int,
+        *,
+        exit_code: Callable[[], int | None],
+        closed: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Take over three descriptors; `closed` is called when nobody will ask for the exit code any more."""
         self._stdin = stdin
         self._names = {stdout: STDOUT, stderr: STDERR}
         self._exit_code = exit_code
+        self._on_close = closed
         self._outgoing = bytearray()
         self._wake_in, self._wake_out = os.pipe()
         self._poll = select.epoll()
@@ -120,9 +129,11 @@ class PipeTransport:
         for fd in (self._stdin, *self._names, self._wake_in, self._wake_out):
             os.close(fd)
         self._names.clear()
+        self._on_close()
 
     def close_in_child(self) -> None:
-        """Close the copies of a forked child."""
+        """Close the copies of a forked child, where the lock of the reports may be held for ever."""
+        self._on_close = lambda: None
         self.close()
 
 
