@@ -98,12 +98,13 @@ def _run(session: Session, code: str) -> Result:
         return error.result
 
 
-def _memory(session: Session, _machine: Machine) -> tuple[Limit, ...]:
+def _memory(session: Session, machine: Machine) -> tuple[Limit, ...]:
     little = _run(session, _ALLOCATE.format(megabytes=_LITTLE, count=1))
     if little.exit_code != 0:
         return unproved(f"not even {_LITTLE} MB could be had under a limit of {_MEGABYTES} MB", "memory")
+    by = machine.describe().get("limits by", "the engine")
     much = _run(session, _ALLOCATE.format(megabytes=_MUCH, count=1 << 20))
-    what = f"a process of {_MUCH} MB under a limit of {_MEGABYTES} MB was"
+    what = f"a process of {_MUCH} MB under a limit of {_MEGABYTES} MB, kept by {by}, was"
     if much.timed_out:
         return (Limit("memory", NOT_ENFORCED, f"{what} not stopped"),)
     return (Limit("memory", ENFORCED, f"{what} {'killed' if much.exit_code in (None, 137) else 'refused'}"),)

@@ -1,6 +1,7 @@
 """A watchdog over the memory of process trees, for hosts where no control group can be made.
 
-It samples: a tree that grows by more than its limit between two looks is ended only then.
+It samples: a tree that grows by more than its limit between two looks is ended only then. It sees what processes have
+mapped: files in memory have bounds of their own (/tmp and so on) or none (memfd).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 _EVERY_SECONDS = 0.25
@@ -41,34 +43,55 @@ class Watchdog:
                 while not self._limits:
                     self._changed.wait()
                 limits = dict(self._limits)
-            used = _used_by_trees(limits)
+            trees = _trees(limits)
             for pid, limit in limits.items():
-                if used.get(pid, 0) > limit:
+                if _exceeds(trees[pid], limit):
                     self.forget(pid)
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
             time.sleep(_EVERY_SECONDS)
 
 
-def _used_by_trees(roots: dict[int, int]) -> dict[int, int]:
-    """Return the resident memory below each of these processes, in bytes."""
+def _trees(roots: Iterable[int]) -> dict[int, dict[int, int]]:
+    """Return the processes below each of these, itself included, with their resident memory in bytes."""
     parents: dict[int, int] = {}
-    pages: dict[int, int] = {}
+    sizes: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
                 fields = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()
             except OSError:
                 continue
-            parents[int(entry.name)], pages[int(entry.name)] = int(fields[1]), int(fields[21])
-    used = dict.fromkeys(roots, 0)
-    for process, size in pages.items():
+            parents[int(entry.name)], sizes[int(entry.name)] = int(fields[1]), int(fields[21]) * _PAGE
+    trees: dict[int, dict[int, int]] = {root: {} for root in roots}
+    for process, size in sizes.items():
         above = process
-        while above and above not in used:
+        while above and above not in trees:
             above = parents.get(above, 0)
         if above:
-            used[above] += size * _PAGE
-    return used
+            trees[above][process] = size
+    return trees
+
+
+def _exceeds(tree: Mapping[int, int], limit: int) -> bool:
+    """Whether the processes of a tree have more memory together than `limit` bytes.
+
+    What they share counts for each in what `_trees` found, and many small processes share most of what they have. So a
+    tree that seems too large is looked at again, more closely, which costs more.
+    """
+    return sum(tree.values()) > limit and sum(_share(pid, size) for pid, size in tree.items()) > limit
+
+
+def _share(pid: int, size: int) -> int:
+    """Return a process's own memory and its part of what it shares; all of `size` if it does not let us see."""
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
+    except OSError:
+        return size if Path(f"/proc/{pid}").exists() else 0
+    for line in text.splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) << 10
+    return size
 
 
 _watchdog: Watchdog | None = None
