@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from sandbox_magic import ImageNotFound, Sandbox, TransferError
 from sandbox_magic.engines import find_engine
 from sandbox_magic.engines.base import IMAGES, NETWORK_SWITCH, Owner
+from sandbox_magic.testing.host import nothing_is_left, until
 
 
 def ours(box: Sandbox) -> list[str]:
@@ -43,10 +45,33 @@ def test_reset_goes_back_to_the_image(box: Sandbox) -> None:
 
 
 def test_two_sandboxes_do_not_see_each_other(shared: Sandbox, box: Sandbox) -> None:
-    box.run("echo secret >/tmp/secret; sleep 4242 &")
-    assert shared.run("cat /tmp/secret").exit_code != 0
-    found = shared.run("cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\000' ' '").stdout
-    assert "4242" not in found
+    folders = "/tmp /var/tmp /work /dev/shm /run"
+    box.run(f"for folder in {folders}; do echo secret >$folder/secret; done; sleep 4242 &")
+    look = f"for folder in {folders}; do cat $folder/secret; done"
+    assert "secret\n" in box.run(look).stdout
+    assert shared.run(look).stdout == ""
+    commands = "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\000' ' '"
+    until("it does not see its own processes", lambda: "sleep 4242" in box.run(commands).stdout)
+    assert "sleep 4242" not in shared.run(commands).stdout
+
+
+# Each with a tool that some sandboxes have: perl makes a socket with an abstract name, busybox one on the loopback.
+SOCKET = 'perl -MSocket -e \'socket(S, AF_UNIX, SOCK_STREAM, 0); my $name = pack_sockaddr_un("\\0sandbox-test"); '
+SOCKETS = {
+    "perl": (f"{SOCKET} bind(S, $name); listen(S, 9); sleep 1000'", f"{SOCKET} exit(connect(S, $name) ? 0 : 7)'"),
+    "nc": ("while :; do nc -l -p 4242 </dev/null; done", "nc 127.0.0.1 4242 </dev/null"),
+}
+
+
+def test_two_sandboxes_cannot_connect(shared: Sandbox, box: Sandbox) -> None:
+    tool = next((tool for tool in SOCKETS if box.run(f"command -v {tool}").exit_code == 0), None)
+    if tool is None:
+        pytest.skip(f"neither of {', '.join(SOCKETS)} is inside")
+    listen, connect = SOCKETS[tool]
+    box.run(f"{listen} &")
+    until("it does not reach itself", lambda: box.run(connect).exit_code == 0)
+    assert shared.run(connect).exit_code not in (0, 127)
+    until("it does not reach itself any more", lambda: box.run(connect).exit_code == 0)
 
 
 @pytest.mark.needs(NETWORK_SWITCH)
@@ -134,6 +159,15 @@ def test_files_in_and_out(box: Sandbox, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "tree" / "sub" / "run.sh").read_text().endswith("echo ran\n")
 
 
+def test_20_mb_of_random_bytes_go_in_and_out(box: Sandbox, tmp_path: Path) -> None:
+    data = os.urandom(20_000_000)
+    (tmp_path / "in").write_bytes(data)
+    box.put(tmp_path / "in", "/work/random")
+    assert box.run("md5sum </work/random").stdout.split()[0] == hashlib.md5(data).hexdigest()
+    box.get("/work/random", tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == data
+
+
 def test_links_do_not_get_out(box: Sandbox, tmp_path: Path) -> None:
     box.run("mkdir /work/evil; ln -s /etc/passwd /work/evil/link; echo ok >/work/evil/file")
     with pytest.raises(TransferError, match="link"):
@@ -206,10 +240,8 @@ if {how!r} != "end":
         process.kill()
     process.wait()
     process.stdout.close()
-    deadline = time.monotonic() + 5
-    while ident in [found.id for found in engine.found()]:
-        assert time.monotonic() < deadline, "the sandbox outlived its owner"
-        time.sleep(0.02)
+    until("the sandbox outlived its owner", lambda: ident not in [found.id for found in engine.found()], 5)
+    nothing_is_left([ident])
 
 
 def test_a_forked_child_cannot_use_it(box: Sandbox) -> None:
