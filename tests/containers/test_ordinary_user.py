@@ -118,6 +118,16 @@ with Sandbox(engine="bubblewrap", memory="64m") as box:
     assert said(start("-c", program)) == "0 False False again\n"
 
 
+def test_what_was_tried_out_is_remembered_for_every_program(start: Start, home: Path) -> None:
+    program = """
+from sandbox_magic.engines import bwrap
+print(len({candidate.path for candidate in bwrap.candidates() if not candidate.fault}))
+"""
+    usable = int(said(start("-c", program)))
+    known = json.loads((home / ".cache" / "sandbox-magic" / "bwrap.json").read_text())
+    assert usable >= 1 and len(known) == usable
+
+
 def test_after_a_fork_bomb_the_next_command_works(start: Start) -> None:
     program = f"""{BEGIN}
 with Sandbox(engine="bubblewrap", pids=50, shell="bash") as box:
