@@ -271,12 +271,14 @@ class BubblewrapEngine(Engine):
                 )
             machine = BubblewrapMachine(process, trace, uid, spec, leaf, reports)
             try:
-                if leaf is not None and (child := _child(info)):
+                child = _child(info)  # also without a group: it would die of a pipe that nobody reads
+                if leaf is not None and child:
                     leaf.join(process.pid, child)  # nothing of the sandbox runs yet; meanwhile it is being set up
             except BaseException:
                 machine.close()
                 raise
-            os.write(admit, b"x")
+            with contextlib.suppress(BrokenPipeError):  # it has ended, which `wait_ready` explains
+                os.write(admit, b"x")
         return machine
 
     def _given(

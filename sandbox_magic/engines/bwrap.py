@@ -17,6 +17,7 @@ import tempfile
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from sandbox_magic._version import __version__
 
@@ -101,11 +102,9 @@ def _tried(path: str) -> Candidate:
         return Candidate(path, fault=f"it cannot be read: {error.strerror}")
     key = f"{__version__}:{os.getuid()}:{path}:{facts.st_size}:{facts.st_mtime_ns}:{_boot()}"
     memory = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sandbox-magic" / "bwrap.json"
-    try:
-        known = json.loads(memory.read_text(encoding="utf-8"))
+    known = _remembered(memory)
+    with contextlib.suppress(KeyError, TypeError):
         return Candidate(**known[key])
-    except (OSError, ValueError, KeyError, TypeError):
-        known = {}
     candidate = _try(path)
     if not candidate.fault:  # a fault may be cured by a setting of the host
         _remember(memory, known | {key: asdict(candidate)})
@@ -117,6 +116,15 @@ def _boot() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
         return ""
+
+
+def _remembered(memory: Path) -> dict[str, Any]:
+    """Return what is known of every program; nothing if the file is not there, or not ours."""
+    try:
+        known = json.loads(memory.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
 
 
 def _remember(memory: Path, known: dict[str, object]) -> None:

