@@ -30,8 +30,6 @@ start() {
     [[ -z ${CONTAINER_HOST:-} ]] || fail "no Podman answers at CONTAINER_HOST=$CONTAINER_HOST"
     mkdir -p "$(dirname "$socket")"
     say "starting podman system service (log: $log)"
-    # From another folder: on an out-of-memory kill its monitor leaves a file named `oom` in the one it was started in.
-    cd "$(dirname "$socket")" || fail "cannot enter $(dirname "$socket")"
     cd "$cache" # where conmon leaves a file named `oom` when a container was out of memory
     start_daemon_as "$ours" "$log" podman system service --time=0 "unix://$socket"
     cd "$repo"
