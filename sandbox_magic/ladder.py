@@ -31,7 +31,7 @@ class Step:
 STEPS = (
     Step("SIGINT", "stop INT {cell}", 2.0),
     Step("SIGTERM", "stop TERM {cell}", 0.4),
-    Step("SIGKILL", "finish {cell}", 0.4),
+    Step("SIGKILL", "finish {cell}", 0.6),
     Step("new shell", "finish {cell}; kill -s KILL {shell}; kill -s CONT {shell}", 1.0),
     Step("everything ended", "clear", 1.0),
 )
