@@ -82,7 +82,7 @@ class Report:
         for report in self.engines:
             yield f"{report.probe.name}: {'works' if report.probe.available else 'does not work'}"
             for line in _engine_lines(report):
-                yield f"  {sanitize(line)}"
+                yield f"  {_one_line(line)}"
         if self.problems:
             yield "around the sandboxes:"
             yield from (f"  {line}" for problem in self.problems for line in _problem_lines(problem))
@@ -150,6 +150,10 @@ def _missing(limit: Limit) -> Problem:
         "an engine that runs as root, a runtime that does not ignore them",
         certain=True,
     )
+
+
+def _one_line(text: str) -> str:
+    return "".join(char if char.isprintable() else " " for char in sanitize(text))
 
 
 def _engine_lines(report: EngineReport) -> Iterator[str]:

@@ -18,7 +18,7 @@ _MEGABYTES = 64  # the limit
 _LITTLE, _MUCH = 16, 160
 _PROCESSES = 50  # the limit
 _FEW, _MANY = 10, 80
-_SECONDS = 4.0  # in which a watchdog has looked many times
+_SECONDS = 10.0  # in which a watchdog has looked many times, on a busy machine too
 
 # dd, which every image has, holds a whole block in memory. It goes on, for a watchdog looks only now and then.
 _ALLOCATE = "exec 2>/dev/null; dd if=/dev/zero of=/dev/null bs={megabytes}M count={count}"
