@@ -31,7 +31,11 @@ start() {
     mkdir -p "$(dirname "$socket")"
     say "starting podman system service (log: $log)"
     cd "$cache" # where conmon leaves a file named `oom` when a container was out of memory
-    start_daemon_as "$ours" "$log" podman system service --time=0 "unix://$socket"
+    # Podman keeps two monitors for each process that was started in a container, for 300 s after its end; the tests start
+    # thousands. Ten seconds are enough to be asked for its exit code.
+    printf '[engine]\nexit_command_delay = 10\n' >"$cache/containers.conf"
+    CONTAINERS_CONF=$cache/containers.conf \
+        start_daemon_as "$ours" "$log" podman system service --time=0 "unix://$socket"
     cd "$repo"
     local deadline=$((SECONDS + 60))
     until answers; do
