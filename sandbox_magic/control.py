@@ -23,8 +23,15 @@ _OPEN_SECONDS = 10.0
 class ControlShell:
     """Commands in, text out; thread-safe; opened again when it was lost."""
 
-    def __init__(self, open_transport: Callable[[], Transport]) -> None:
+    def __init__(self, open_transport: Callable[[], Transport], *, narrow: bool = False) -> None:
+        """Describe it; it is opened when it is needed.
+
+        Args:
+            open_transport: Opens a ``sh``.
+            narrow: A cell's processes are only those of its shell's tree and session, see shell/control.sh.
+        """
         self._open_transport = open_transport
+        self._setup = script("control.sh") + ("narrow=yes\n" if narrow else "")
         self._transport: Transport | None = None
         self._lock = threading.Lock()
         self._closed = False
@@ -33,12 +40,13 @@ class ControlShell:
         """Open it without anybody waiting; whoever needs it first waits for the rest."""
         threading.Thread(target=self._try_open, name="sandbox-control", daemon=True).start()
 
-    def call(self, command: str, *, timeout: float = 2.0) -> str:
+    def call(self, command: str, *, timeout: float = 2.0, errors: str = "replace") -> str:
         """Run a line of POSIX shell and return what it prints.
 
         Args:
             command: The line; a failing command is not an error.
             timeout: Seconds; the first call also waits for the shell itself.
+            errors: What to do with bytes that are not UTF-8.
 
         Raises:
             SessionError: No answer in time; the shell is dropped, and the next call opens a new one.
@@ -59,7 +67,7 @@ class ControlShell:
                 if left <= 0 or ("stdout", b"") in chunks or len(answer) > _ANSWER_MAX:
                     self._drop()
                     raise SessionError("the control shell of the sandbox does not answer")
-            return answer[: answer.index(fence)].decode(errors="replace")
+            return answer[: answer.index(fence)].decode(errors=errors)
 
     def close(self) -> None:
         """Close it for good."""
@@ -72,7 +80,7 @@ class ControlShell:
             if self._closed:
                 raise SessionError("the session is closed")
             self._transport = self._open_transport()
-            self._transport.send(script("control.sh").encode())
+            self._transport.send(self._setup.encode())
         return self._transport
 
     def _try_open(self) -> None:

@@ -45,9 +45,11 @@ class Ladder:
         exhausted: Whether even the last rung has not helped in its time.
     """
 
-    def __init__(self, control: ControlShell, recover: Callable[[], None]) -> None:
+    def __init__(self, control: ControlShell, recover: Callable[[], None], *, alone: bool = True) -> None:
+        """Stand before the first rung; only where the session is `alone` in its sandbox is there the last one."""
         self.reached = ""
         self.exhausted = False
+        self._steps = STEPS if alone else STEPS[:-1]
         self._control = control
         self._recover = recover
         self._next = 0
@@ -79,10 +81,10 @@ class Ladder:
                 self._say(f"nudge {cell}")
                 self._nudge = moment + _NUDGE_SECONDS
             return
-        if self._next == len(STEPS):
+        if self._next == len(self._steps) or (not shell and self._steps is not STEPS):
             self.exhausted = True
             return
-        step = STEPS[self._next]
+        step = self._steps[self._next]
         if not shell:
             step = STEPS[-1]
         self._next = STEPS.index(step) + 1

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 
 from sandbox_magic.control import ControlShell
 from sandbox_magic.engines.base import Machine
-from sandbox_magic.errors import ProtocolError, ShellExited, StartTimeout
+from sandbox_magic.errors import ProtocolError, SessionError, ShellExited, StartTimeout
 from sandbox_magic.protocol import (
     STDERR,
     Died,
@@ -26,6 +26,8 @@ from sandbox_magic.protocol import (
 from sandbox_magic.transport import Transport, watcher
 
 _START_SECONDS = 30.0
+_STATE_END = "\n__=restored\n"
+_STATE_TRIES = 100
 _LATE_MAX = 1 << 20  # bytes of late output that are kept until somebody takes them
 
 BETWEEN = "the shell had ended since the last cell; this is a new one, with "
@@ -45,10 +47,10 @@ class ShellLink:
         shell_pid: The shell's process id, as the sandbox sees it.
     """
 
-    def __init__(self, machine: Machine, *, env: Mapping[str, str], shell: str | None) -> None:
+    def __init__(self, machine: Machine, *, env: Mapping[str, str], shell: str | None, narrow: bool = False) -> None:
         self.io = threading.Lock()
         self.machine = machine
-        self.control = ControlShell(lambda: machine.open(["sh"]))
+        self.control = ControlShell(lambda: machine.open(["sh"]), narrow=narrow)
         self.protocol = ShellProtocol()
         self.notes: list[str] = []
         self.shell_pid = 0
@@ -156,6 +158,19 @@ class ShellLink:
         if self._restoring and not event.restored:
             self.notes.append(f"the new shell has {NOT_KEPT}")
         self._restoring = False
+
+    def state(self) -> str:
+        """Return shell text with what the shell has left for its successor: its exports, then its directory.
+
+        Raises:
+            SessionError: It was not found.
+        """
+        lines = f"while IFS= read -r line; do printf '%s\\n' \"$line\"; done </proc/{self.protocol.supervisor_pid}/fd/7"
+        for _ in range(_STATE_TRIES):  # it may be just being written
+            text, found, _ = self.control.call(lines, timeout=10, errors="surrogateescape").partition(_STATE_END)
+            if found:
+                return text + '\n\\cd -- "$PWD"'
+        raise SessionError("the working directory and the exports of the shell cannot be read")
 
     # ---- between cells
 

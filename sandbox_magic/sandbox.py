@@ -17,6 +17,7 @@ from sandbox_magic.engines import fallback_note, find_engine
 from sandbox_magic.engines.base import IMAGES, NETWORK_SWITCH, Machine, Progress, silent
 from sandbox_magic.errors import CommandTimeout, EngineError, EngineUnavailable, InvalidOptions, SessionClosed
 from sandbox_magic.facts import inside
+from sandbox_magic.jobs import Job, Jobs
 from sandbox_magic.protocol import LateOutput, Output
 from sandbox_magic.result import Result
 from sandbox_magic.session import Session, Tick
@@ -44,6 +45,7 @@ class Sandbox:
         spec: The wish.
         name: What the user calls it.
         last: The result of the last run, also when that raised; `None` before the first.
+        jobs: What was started in its background.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class Sandbox:
         self._closed = False
         self._online = self.spec.online
         self._notes: list[str] = []
+        self.jobs = Jobs()
 
     # ---- life
 
@@ -129,7 +132,7 @@ class Sandbox:
             if IMAGES in engine.capabilities and spec.image is None:
                 self.spec = replace(self.spec, image=DEFAULT_IMAGE)
             machine = engine.start(spec, name=self.name, progress=self._on_progress)
-            session = Session(machine, env=ENVIRONMENT | {"HOME": machine.home} | dict(spec.env), shell=spec.shell)
+            session = self._session_in(machine)
             try:
                 session.open()
             except BaseException:
@@ -139,7 +142,12 @@ class Sandbox:
         finally:
             self._on_progress("")
 
+    def _session_in(self, machine: Machine, *, alone: bool = True) -> Session:
+        env = ENVIRONMENT | {"HOME": machine.home} | dict(self.spec.env)
+        return Session(machine, env=env, shell=self.spec.shell, alone=alone)
+
     def _end(self) -> None:
+        self.jobs.close()
         session, self._session = self._session, None
         machine, self._machine = self._machine, None
         if session is not None:
@@ -246,6 +254,38 @@ class Sandbox:
                 self._end()
             raise
         return self.last.check() if check else self.last
+
+    def start_job(
+        self,
+        code: str,
+        *,
+        name: str = "",
+        timeout: float | None = None,
+        stdin: str | bytes | None = None,
+        on_output: Callable[[Output], object] | None = None,
+        on_end: Callable[[Job], object] | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+    ) -> Job:
+        """Run code in a shell of its own in this sandbox and return at once, with its handle.
+
+        That shell begins with the working directory and the exports of the persistent one. The job ends with the
+        sandbox at the latest. Its name is for `jobs`, ``job1`` and so on if empty; `on_output`, and `on_end` with the
+        job when it has ended, are called in the job's own thread; the rest is as for `run`.
+
+        Raises:
+            InvalidOptions: A running job has this name, or `env` or `cwd` cannot be set; nothing was run.
+            EngineError: The engine failed.
+        """
+        session = self._running()
+        self.jobs.check(name)
+        machine = self._machine
+        assert machine is not None
+        own = self._session_in(machine, alone=False)
+        job = self.jobs.add(name, code, own, env=env or {}, cwd=cwd, of=session.exports())
+        given = stdin.encode() if isinstance(stdin, str) else stdin
+        job.start(timeout=timeout, stdin=given, on_output=on_output, on_end=on_end)
+        return job
 
     def interrupt(self) -> None:
         """Stop the running command, from another thread; again: harder. Nothing happens when none runs."""

@@ -73,20 +73,29 @@ class Session:
         last: The result of the last run, also when that raised.
     """
 
-    def __init__(self, machine: Machine, *, env: Mapping[str, str] | None = None, shell: str | None = None) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        *,
+        env: Mapping[str, str] | None = None,
+        shell: str | None = None,
+        alone: bool = True,
+    ) -> None:
         """Make a session; the shell starts with `open` or the first `run`.
 
         Args:
             machine: The sandbox.
             env: The shell's first environment.
             shell: Its name or path; bash where there is one, else sh.
+            alone: All that runs in the sandbox may be ended to stop a cell; else only what its own shell has started.
         """
         self.last: Result | None = None
-        self._link = ShellLink(machine, env=env or {}, shell=shell)
+        self._link = ShellLink(machine, env=env or {}, shell=shell, narrow=not alone)
         self._busy = threading.Lock()
         self._requests = 0
         self._owner = os.getpid()
         self._closed = False
+        self._alone = alone
 
     @property
     def control(self) -> ControlShell:
@@ -119,6 +128,7 @@ class Session:
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
         tick: Tick | None = None,
+        capture: Capture | None = None,
     ) -> Result:
         """Run a cell to its end and return what it did.
 
@@ -130,6 +140,7 @@ class Session:
             env: Exported before the cell, and kept, as ``export`` does.
             cwd: Where the shell goes before the cell, and stays, as ``cd`` does.
             tick: Called while waiting; does what is due and returns in how many seconds it wants to be called again.
+            capture: Where the output is kept, for those who look at it meanwhile.
 
         Raises:
             SessionBusy: Another cell runs.
@@ -149,7 +160,7 @@ class Session:
                 self._requests = 0
                 if env or cwd:
                     self._prepare(env or {}, cwd)
-                run = _Run(code, self._ladder(), on_output=on_output, stdin=stdin, tick=tick)
+                run = _Run(code, self._ladder(), capture or Capture(), on_output, stdin, tick)
                 self._execute(run, timeout)
                 self.last = result = self._result(run)
                 self._link.watch(not self._closed)
@@ -165,6 +176,25 @@ class Session:
         """Stop the running cell; again: take the next, harder step at once. Nothing happens when none runs."""
         if self._busy.locked():
             self._request()
+
+    def exports(self) -> str:
+        """Return shell text that gives another shell this one's directory and exports, as the last cell left them."""
+        if self._busy.acquire(blocking=False):
+            try:
+                with self._link.io:
+                    self._link.watch(False)
+                    self._aside(":")  # once this has begun, the state after the last cell has been written
+                    self._link.watch(not self._closed)
+            finally:
+                self._busy.release()
+        return self._link.state()
+
+    def adopt(self, exports: str, env: Mapping[str, str], cwd: str | None) -> None:
+        """Start with what another session's `exports` returned; `InvalidOptions` if `env` or `cwd` cannot be set."""
+        with self._link.io:
+            self._aside(exports)
+            if env or cwd:
+                self._prepare(env, cwd)
 
     def late_output(self) -> list[LateOutput]:
         """Take what background jobs have printed between cells."""
@@ -186,7 +216,7 @@ class Session:
         self._link.wake()
 
     def _ladder(self) -> Ladder:
-        return Ladder(self._link.control, self._link.recover)
+        return Ladder(self._link.control, self._link.recover, alone=self._alone)
 
     def _prepare(self, env: Mapping[str, str], cwd: str | None) -> None:
         """Export and change directory in a run of its own, which leaves ``$?`` alone."""
@@ -194,14 +224,19 @@ class Session:
         lines = [f"\\export {name}={shlex.quote(value)}" for name, value in env.items()]
         if cwd:
             lines.append(f"\\cd -- {shlex.quote(cwd)}")
-        self._link.ensure()
-        status = self._link.protocol.last_exit_code
-        run = _Run(" &&\n".join(lines), self._ladder())
-        self._execute(run, _PREPARE_SECONDS)
-        self._link.protocol.last_exit_code = status
+        run = self._aside(" &&\n".join(lines))
         if run.exit_code != 0:
             said = run.capture.output().decode(errors="replace").strip()
             raise InvalidOptions(f"the cell was not run, its env or cwd cannot be set: {said[-300:]}")
+
+    def _aside(self, code: str) -> _Run:
+        """Run code of ours that leaves ``$?`` alone."""
+        self._link.ensure()
+        status = self._link.protocol.last_exit_code
+        run = _Run(code, self._ladder())
+        self._execute(run, _PREPARE_SECONDS)
+        self._link.protocol.last_exit_code = status
+        return run
 
     # ---- the pump
 
@@ -270,6 +305,10 @@ class Session:
         ticks = int((time.monotonic() - run.sent_at) * 100) + 1
         run.ladder.climb(self._link.shell_pid if run.begun else 0, self._link.protocol.supervisor_pid, ticks, now=now)
         if run.ladder.exhausted:
+            if not self._alone:
+                self._link.drop()
+                run.finish(None, "nothing could stop it; parts of it may still run", shell_ended=True)
+                return
             self._link.machine.close()
             self._lost(run, "nothing else could stop it, so the sandbox was ended; its files are lost")
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from IPython import get_ipython
 
 from sandbox_magic.errors import CommandTimeout
+from sandbox_magic.jupyter import background
 from sandbox_magic.jupyter.hints import with_hints
 from sandbox_magic.jupyter.options import CellOptions
 from sandbox_magic.jupyter.settings import Settings
@@ -22,6 +23,7 @@ from sandbox_magic.protocol import STDERR, STDOUT, STREAMS, Output
 from sandbox_magic.result import Result
 
 if TYPE_CHECKING:
+    from sandbox_magic.jobs import Job
     from sandbox_magic.sandbox import Sandbox
 
 LATE = "[printed by background jobs since the last cell]"
@@ -98,8 +100,8 @@ class CellRun:
             shown -= {stream for stream, name in ((STDOUT, options.out), (STDERR, options.err)) if name}
         self._screen = _Screen(shown, separate_stderr=self._apart)
 
-    def run(self, code: str, manager: SandboxManager) -> Result:
-        """Run the code, set the variables, then raise if it failed.
+    def run(self, code: str, manager: SandboxManager) -> Result | Job:
+        """Run the code, set the variables, then raise if it failed; with ``--bg`` start it as a job.
 
         Raises:
             InvalidOptions: An option cannot be carried out; nothing was run.
@@ -112,6 +114,11 @@ class CellRun:
         sandbox = manager.get(self._options.name, wish, defaults, on_progress=status.update)
         if not self._quiet:
             self._show_late(sandbox)
+        if self._options.background:
+            try:
+                return self._start(sandbox, code, given, env)
+            finally:
+                status.finish()
         self._variables.update({name: "" for name in (self._options.out, self._options.err) if name})
         before, result = sandbox.last, None
         try:
@@ -131,16 +138,32 @@ class CellRun:
         return self._judge(result)
 
     def _call(self, sandbox: Sandbox, code: str, given: str | bytes | None, env: dict[str, str]) -> None:
-        timeout = self._settings.timeout if self._options.timeout is None else self._options.timeout
         sandbox.run(
             code,
-            timeout=None if timeout == math.inf else timeout,
+            timeout=self._timeout(),
             stdin=given,
             on_output=self._screen.show,
             env=env or None,
             cwd=self._options.cwd,
             network=self._options.network,
             tick=self._screen.tick,
+        )
+
+    def _timeout(self) -> float | None:
+        timeout = self._settings.timeout if self._options.timeout is None else self._options.timeout
+        return None if timeout == math.inf else timeout
+
+    def _start(self, sandbox: Sandbox, code: str, given: str | bytes | None, env: dict[str, str]) -> Job:
+        return background.start(
+            sandbox,
+            code,
+            self._options,
+            self._variables,
+            self._shell,
+            stdin=given,
+            env=env,
+            timeout=self._timeout(),
+            quiet=self._quiet,
         )
 
     def _bind(self, sandbox: Sandbox, before: Result | None) -> Result | None:

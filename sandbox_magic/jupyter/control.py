@@ -15,9 +15,12 @@ from sandbox_magic.errors import InvalidOptions
 from sandbox_magic.jupyter.options import CellOptions, parse_cell
 from sandbox_magic.jupyter.options import help_text as options_help
 from sandbox_magic.jupyter.status import StatusDisplay, one_line
+from sandbox_magic.jupyter.view import CellView
 from sandbox_magic.manager import SandboxManager
+from sandbox_magic.protocol import STDOUT, Output
 
 if TYPE_CHECKING:
+    from sandbox_magic.jobs import Job
     from sandbox_magic.jupyter.settings import Settings
     from sandbox_magic.sandbox import Sandbox
 
@@ -137,6 +140,31 @@ class Control:
         if len(paths) > LISTED:
             _say(f"and {len(paths) - LISTED} more")
 
+    def jobs(self, request: Request) -> None:
+        """List the background cells, or stop one."""
+        if request.words[:1] == ["stop"]:
+            _, name = request.counted(2, 2)
+            _say(f"job {name} has ended, exit status {self._job(name, request).stop().exit_code}")
+            return
+        request.counted(0, 0)
+        names = [request.name] if request.name else self.manager.names()
+        rows = [
+            (name, job.name, "running" if job.running else f"exit status {job.exit_code}", job.code.strip()[:60])
+            for name in names
+            for job in self.manager.find(name).jobs.all()
+        ]
+        _say(table(rows) if rows else "no jobs: %%sandbox --bg starts one")
+
+    def logs(self, request: Request) -> None:
+        """Show what a job has printed so far."""
+        (name,) = request.counted(1, 1)
+        view = CellView(where="its Job, made with --proc NAME: NAME.output")
+        view.show(Output(STDOUT, self._job(name, request).output.encode()))
+        view.finish()
+
+    def _job(self, name: str, request: Request) -> Job:
+        return self.manager.find(request.name or "default").jobs.find(name)
+
     def network(self, request: Request) -> None:
         """Put the whole sandbox online or offline."""
         if request.words not in (["on"], ["off"]):
@@ -206,6 +234,8 @@ VERBS: Mapping[str, Verb] = {
     "put": Verb("put SRC [DST] [-n NAME]", "copy a host file or folder into it", Control.put),
     "get": Verb("get SRC [DST] [-n NAME]", "copy a file or folder out of it", Control.get),
     "network": Verb("network on|off [-n NAME]", "put it online or offline until told otherwise", Control.network),
+    "jobs": Verb("jobs [stop JOB] [-n NAME]", "list the background cells (--bg), or stop one", Control.jobs),
+    "logs": Verb("logs JOB [-n NAME]", "what a background cell has printed so far", Control.logs),
     "gc": Verb("gc", "remove what dead kernels left behind", Control.gc),
     "doctor": Verb("doctor [--quick]", "which engines work here, which limits they keep, what to mend", Control.doctor),
     "config": Verb("config", "the settings and where each came from", Control.config),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from IPython.core.magic import line_cell_magic, line_magic, magics_class, no_var_expand
 
@@ -13,6 +13,9 @@ from sandbox_magic.jupyter.settings import Settings
 from sandbox_magic.jupyter.status import one_line
 from sandbox_magic.manager import current_manager, sweep_in_background
 from sandbox_magic.result import Result
+
+if TYPE_CHECKING:
+    from sandbox_magic.jobs import Job
 
 NAME = "sandbox"
 ALIAS = "sbx"
@@ -36,7 +39,7 @@ class SandboxMagics(Settings):
     @line_cell_magic(NAME)
     @line_cell_magic(ALIAS)
     @_explained(options.help_text)
-    def sandbox(self, line: str, cell: str | None = None) -> Result | None:
+    def sandbox(self, line: str, cell: str | None = None) -> Result | Job | None:
         """Run the cell, or the one command of the line, in a shell that outlives it."""
         given, code = options.parse_line(line) if cell is None else (options.parse_cell(line), cell)
         if given.help:

@@ -40,7 +40,7 @@ class CellOptions:
         memory: Bytes.
         env: Pairs of a name and its text; `None` instead of a text passes the Python variable of that name.
         timeout: Seconds; infinity lifts a limit that the settings give.
-        stdin, out, err, result: Names of Python variables.
+        stdin, out, err, result, proc: Names of Python variables.
         raise_error: `False` if a failing command shall not raise; `None` leaves it to the settings.
     """
 
@@ -62,6 +62,8 @@ class CellOptions:
     err: str | None = None
     tee: bool = False
     result: str | None = None
+    background: bool = False
+    proc: str | None = None
     quiet: bool = False
     raise_error: bool | None = None
     help: bool = False
@@ -168,11 +170,20 @@ OPTIONS = (
     ),
     Option(_RUN, ("--cwd",), "FOLDER", "Run in this folder of the sandbox."),
     Option(_RUN, ("--timeout",), "SECONDS", "Stop it after this time; none lifts the limit of the settings.", _seconds),
+    Option(
+        _RUN,
+        ("--bg",),
+        "",
+        "Go on at once; the cell runs beside the shell, with its directory and exports. --out, --err and --result are "
+        "set when it ends.",
+        dest="background",
+    ),
     Option(_PYTHON, ("--stdin",), "NAME", "Feed this variable (str or bytes) to stdin, else it is empty.", _variable),
     Option(_PYTHON, ("-o", "--out"), "NAME", "Bind stdout to this variable instead of showing it.", _variable),
     Option(_PYTHON, ("--err",), "NAME", "Bind stderr to this variable instead of showing it.", _variable),
     Option(_PYTHON, ("--tee",), "", "With --out or --err: show it as well."),
     Option(_PYTHON, ("--result",), "NAME", "Bind the whole Result to this variable.", _variable),
+    Option(_PYTHON, ("--proc",), "NAME", "With --bg: bind the job to this variable; the job's name too.", _variable),
     Option(_SHOW, ("-q", "--quiet"), "", "Show no output and no progress; it is in _sandbox."),
     Option(
         _SHOW,
@@ -347,7 +358,13 @@ def _options(words: list[str]) -> CellOptions:
     options = CellOptions(**(given | repeated))
     if options.tee and not (options.out or options.err):
         raise InvalidOptions("--tee needs --out or --err: without them everything is shown anyway")
-    targets = [name for name in (options.out, options.err, options.result) if name]
+    if options.proc and not options.background:
+        raise InvalidOptions("--proc needs --bg: other cells have ended when the next one begins")
+    if options.background and (options.network or options.tee):
+        raise InvalidOptions(
+            "--bg cannot have --tee, nor --network for itself: %sandboxctl network on is for all cells"
+        )
+    targets = [name for name in (options.out, options.err, options.result, options.proc) if name]
     if len(set(targets)) < len(targets):
-        raise InvalidOptions("--out, --err and --result need different variables")
+        raise InvalidOptions("--out, --err, --result and --proc need different variables")
     return options

@@ -1,13 +1,14 @@
 # Spoken by the control shell, a second shell of the same user: it finds and signals the processes of a cell. Builtins
 # only: it must work when no process can be forked and when PATH is gone.
 
-# stat FILE: read a /proc/PID/stat (a process name may hold spaces, parentheses and newlines) -> $pid $parent $start
+# stat FILE: read a /proc/PID/stat (a process name may hold spaces, parentheses and newlines) -> $pid $parent
+# $session $start
 stat() {
   text=
   while IFS= read -r line || [ -n "$line" ]; do text="$text $line"; done 2>/dev/null <"$1"
   pid=${text#?} pid=${pid%% *}
   set -- ${text##*) }
-  [ $# -ge 20 ] && parent=$2 start=${20}
+  [ $# -ge 20 ] && parent=$2 session=$4 start=${20}
 }
 
 # cell SHELL SUPERVISOR TICKS: the processes that the cell in SHELL has started -> $found
@@ -16,6 +17,7 @@ stat() {
 # process, such as a background job of an earlier cell. TICKS: how long the cell has been running, in 10 ms.
 cell() {
   shell=$1 mark=0
+  [ -z "$narrow" ] || { tree; return; }
   IFS=' .' read -r seconds hundredths rest </proc/uptime
   begun=$((seconds * 100 + ${hundredths#0} - $3))
   read -r line 2>/dev/null <"/proc/$2/fd/7" && mark=${line##*[ /]}
@@ -39,6 +41,24 @@ cell() {
       *" ${entry#*:} "*) foreign="$foreign${entry%:*} " grown=yes ;;
       *) found="$found ${entry%:*}" left="$left $entry" ;;
       esac
+    done
+  done
+}
+
+# tree: the same where other sessions of the sandbox run their own cells: what descends from SHELL or is of its session,
+# which holds also those whose parent has ended.
+tree() {
+  found=' ' grown=yes
+  while [ -n "$grown" ]; do
+    grown=
+    for file in /proc/[0-9]*/stat; do
+      stat "$file" || continue
+      case "$found$shell " in *" $pid "*) continue ;; esac
+      case "$found$shell " in
+      *" $parent "*) ;;
+      *) [ "$session" = "$shell" ] || continue ;;
+      esac
+      found="$found$pid " grown=yes
     done
   done
 }
