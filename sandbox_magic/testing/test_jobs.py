@@ -68,7 +68,7 @@ def test_stop_ends_the_job_and_nothing_else(box: Sandbox) -> None:
     assert stubborn.stop() is result
     assert other.running
     assert box.run("kill -0 $mine && kill -0 $second && echo $kept").stdout == "alive\n"
-    assert other.stop().exit_code == 130
+    assert other.stop().exit_code in {130, 2}  # 2: busybox ash, which only an error of its own takes out of a line
 
 
 def test_an_interrupt_of_the_session_leaves_jobs_alone(box: Sandbox) -> None:
