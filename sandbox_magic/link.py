@@ -87,11 +87,21 @@ class ShellLink:
         transport = self.machine.open(start_argv(self._name, self._shell), env=self._env)
         protocol = ShellProtocol()
         transport.send(protocol.boot())
+        try:
+            self._greet(transport, protocol)
+        except BaseException:
+            transport.close()
+            raise
+        self._transport, self.protocol = transport, protocol
+        self.control.open_in_background()
+
+    @staticmethod
+    def _greet(transport: Transport, protocol: ShellProtocol) -> None:
+        """Wait for the supervisor and give its shell the settings."""
         deadline = time.monotonic() + _START_SECONDS
         while protocol.state is State.STARTING:
             left = deadline - time.monotonic()
             if left <= 0:
-                transport.close()
                 raise StartTimeout(f"the shell in the sandbox did not answer in {_START_SECONDS:g} s")
             for stream, data in transport.receive(left):
                 for event in protocol.receive(stream, data):
@@ -99,10 +109,7 @@ class ShellLink:
                         transport.send(protocol.start())
                     elif isinstance(event, Exited):
                         code = transport.exit_code()
-                        transport.close()
                         raise ShellExited(f"the sandbox's shell ended at once (exit code {code}): has the image a sh?")
-        self._transport, self.protocol = transport, protocol
-        self.control.open_in_background()
 
     def restart(self) -> None:
         """Ask the supervisor for a new shell; it answers while the next cell is already on its way."""

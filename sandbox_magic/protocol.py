@@ -260,8 +260,12 @@ class ShellProtocol:
         if not text.endswith(b"\n"):
             text += b"\n"  # else a backslash at the end would be an argument
         word = b"builtin" if self.shell.rpartition("/")[2] == "bash" else b"command"
-        for flag in set(self._flags) & set("xvH"):  # lifted by the report, so that our own lines are not shown
+        for flag in set(self._flags) & set(
+            "axvH"
+        ):  # lifted by the report: our own lines are not shown, $__ not exported
             text = b"\\%s set -%s;" % (word, flag.encode()) + text
+        if "a" in self._flags:  # it was exported when the last cell's end set it
+            text = b"\\%s unset __;__=' ';" % word + text
         status = self.last_exit_code if "e" not in self._flags else 0  # with -e it would end the shell
         token = self._token = self._fresh_token()
         lines = self._lines
@@ -361,6 +365,10 @@ class ShellProtocol:
         match words:
             case [b"ready", pid, shell]:
                 self._ready(pid, shell, events)
+            case [b"absent"]:
+                raise InvalidOptions(
+                    "the sandbox has no such shell; without a wish it is bash, or sh where there is no bash"
+                )
             case [b"nowhere"]:
                 raise ProtocolError("the sandbox has no writable folder (tried /dev/shm, /tmp, /var/tmp, /run, HOME)")
             case [b"init", pid, *restored]:

@@ -8,22 +8,27 @@
 # (it runs, and cannot see its token), "CODE FLAGS TOKEN" (to be reported), nothing (reported).
 
 # After a cell, while its outcome travels: what a new shell would need, the last process id (the cell's processes have
-# later ones) and the exports. Before it both end fences, if the cell's own line has not come to them.
+# later ones) and the exports. Before it both end fences, if the cell's own line has not come to them, and the builtins
+# that we need, if a cell has disabled one.
 #: report
+\builtin : || \enable builtin; \builtin enable eval export kill printf read return set trap;
 case ${POSIXLY_CORRECT-} in rescue) \unset -f builtin; \unset POSIXLY_CORRECT;; esac;
 case $__ in *\ *) { \builtin printf '\036@PREFIX@%s end %s\n' "${__##* }" "${__% *}" >@FD@/1 && \builtin printf '\036@PREFIX@%s end\n' "${__##* }" >@FD@/4; } ||
   \builtin kill -SYS "$$";; esac;
-\builtin set +xvH;
+\builtin set +axvH;
 \builtin read -r __ </proc/loadavg;
 { \builtin printf ': %s\n' "$__"; \builtin export -p; \builtin printf '__=restored\n'; } >|@FD@/7;
 \builtin printf -v __ %s ''; PS0= PS1= PS2= PROMPT_COMMAND=
 
-# Both begin fences, then the cell, with $? as the last cell left it, or with its DEBUG trap. `&& :` keeps the ERR trap
-# and set -e away from the code that is put back into $?.
+# Both begin fences, then the cell, with $? as the last cell left it and its ERR and DEBUG traps, which are back only
+# inside: so they see the cell and not this file. `&& :` keeps set -e and the ERR trap away from the code that is put
+# back into $?; after a DEBUG trap nothing can put it back unseen. (In posix mode `trap -p` also names what is not set.)
 #: eval
 \builtin printf '\036@PREFIX@%s begin\n' "${__%% *}" >@FD@/1; \builtin printf '\036@PREFIX@%s begin\n' "${__%% *}" >@FD@/4;
 __=${__#* };
-if [[ -s @FD@/9 ]]; then \builtin eval "\builtin . @FD@/9;${__#* }";
+if [[ -s @FD@/9 ]]; then
+  if [[ $__ = 0\ * || $(<@FD@/9) = *\'\ DEBUG ]]; then \builtin eval "\builtin . @FD@/9;${__#* }";
+  else \builtin eval "\builtin . @FD@/9;\builtin . @FD@/6 && \builtin :;${__#* }"; fi;
 else [[ $__ = 0\ * ]] || \builtin . @FD@/6 && \builtin :; \builtin eval "${__#* }"; fi
 
 #: code
@@ -34,19 +39,19 @@ else [[ $__ = 0\ * ]] || \builtin . @FD@/6 && \builtin :; \builtin eval "${__#* 
 exec >@FD@/1 2>@FD@/4;
 { \builtin shopt -s execfail; \builtin set +o history +H; \builtin unset HISTFILE; PS0= PS1= PS2= PROMPT_COMMAND= __=;
   \builtin . @FD@/7; case $__ in restored) \builtin cd -- "$PWD" || __=;; esac;
-  \builtin printf '\036@PREFIX@@TOKEN@ init %s %s\n' "$$" "$__" >@FD@/1; __=; } >/dev/null 2>&1
+  \builtin printf '\036@PREFIX@@TOKEN@ init %s %s\n' "$$" "$__" >@FD@/1; \builtin unset __; } >/dev/null 2>&1
 
 # stdin of the next cell, staged before it.
 #: input
 { \builtin printf %b '@INPUT@' >|@FD@/8 || __='125 \builtin echo "sandbox: no room for the stdin of the cell" >&2'; } >/dev/null 2>&1
 
 #: run
-__='@TOKEN@ @CODE@ @TEXT@';\. @FD@/5<@STDIN@;{ __="$? $- @TOKEN@";\builtin printf '\036@PREFIX@@TOKEN@ end %s\n' "${__% *}">@FD@/1&&\builtin printf '\036@PREFIX@@TOKEN@ end\n'>@FD@/4||\kill -SYS $$;\builtin printf -v __ %s '';\builtin set +xvH;PS0= PS1= PS2= PROMPT_COMMAND=;} &>/dev/null||:
+__='@TOKEN@ @CODE@ @TEXT@';\. @FD@/5<@STDIN@;{ __="$? $- @TOKEN@";\builtin printf '\036@PREFIX@@TOKEN@ end %s\n' "${__% *}">@FD@/1&&\builtin printf '\036@PREFIX@@TOKEN@ end\n'>@FD@/4||\. @FD@/3||\kill -SYS $$;\builtin printf -v __ %s '';\builtin set +axvH;PS0= PS1= PS2= PROMPT_COMMAND=;} &>/dev/null||:
 
-# The next line, also after an error that took the shell out of the line above. A DEBUG trap is lifted and kept here, for
-# a file does not see it.
+# The next line, also after an error that took the shell out of the line above. ERR and DEBUG traps are lifted and
+# kept here: see `eval`.
 #: again
-{ case ${__-} in *\ @TOKEN@);; *\ *)__="$? $- @TOKEN@";;esac;\. @FD@/3;\trap -p DEBUG>@FD@/9;\trap - DEBUG;} &>/dev/null||:
+{ case ${__-} in *\ @TOKEN@);; *\ *)__="$? $- @TOKEN@";;esac;\. @FD@/3||\enable .;\trap -p ERR DEBUG>@FD@/9;\trap - ERR DEBUG;} &>/dev/null||:
 
 # Sent when nothing has been heard for a while, and after signals: dash forgets the lines that it had read ahead.
 #: recover

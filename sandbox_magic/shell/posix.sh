@@ -1,12 +1,14 @@
 # What runs around a cell in a POSIX shell (dash, busybox ash): see bash.sh, which explains each section. `unset` is a
 # special builtin, found before functions: it brings `command` back, and `command` makes errors of `.` harmless.
+# After an error inside a subshell busybox goes on behind the nearest `command` in the child. Inside a file it would go
+# round for ever (hence `eval` without it); in `run` it sees that it is not the shell and ends, with its code.
 # A shell that is not interactive would end at SIGINT: there a trap raises an error, which goes no further than that `.`.
 
 #: report
 \unset -f command;
 case $__ in *\ *) { \command printf '\036@PREFIX@%s end %s\n' "${__##* }" "${__% *}" >@FD@/1 && \command printf '\036@PREFIX@%s end\n' "${__##* }" >@FD@/4; } ||
   \command kill -SYS "$$";; esac;
-\command set +xv;
+\command set +axv;
 \command read -r __ </proc/loadavg;
 { \command printf ': %s\n' "$__"; \command export -p; \command printf '__=restored\n'; } >|@FD@/7;
 __= PS1= PS2=
@@ -14,7 +16,7 @@ __= PS1= PS2=
 #: eval
 \unset -f command;
 \command printf '\036@PREFIX@%s begin\n' "${__%% *}" >@FD@/1; \command printf '\036@PREFIX@%s begin\n' "${__%% *}" >@FD@/4;
-__=${__#* }; case $__ in '0 '*) ;; *) \command . @FD@/6 && \command :;; esac; \command eval "${__#* }"
+__=${__#* }; case $__ in '0 '*) ;; *) \command . @FD@/6 && \command :;; esac; \eval "${__#* }"
 
 #: code
 \command return "${__%% *}"
@@ -24,14 +26,15 @@ exec >@FD@/1 2>@FD@/4;
 { \unset -f command; \command set +o history; PS1= PS2= __=; \command export PWD;
   case $- in *i*) ;; *) trap 'case $__ in *\ *) { : "${__interrupted__?}"; } 2>/dev/null;; esac' INT;; esac;
   \command . @FD@/7; case $__ in restored) \command cd -- "$PWD" || __=;; esac;
-  \command printf '\036@PREFIX@@TOKEN@ init %s %s\n' "$$" "$__" >@FD@/1; __=; } >/dev/null 2>&1
+  \command printf '\036@PREFIX@@TOKEN@ init %s %s\n' "$$" "$__" >@FD@/1; \command unset __; } >/dev/null 2>&1
 
 #: input
 { \command printf %b '@INPUT@' >|@FD@/8 || __='125 \command echo "sandbox: no room for the stdin of the cell" >&2'; } >/dev/null 2>&1
 
 #: run
 \unset -f command; __='@TOKEN@ @CODE@ @TEXT@'; \command . @FD@/5 <@STDIN@;
-{ __="$? $- @TOKEN@"; \unset -f command; \command printf '\036@PREFIX@@TOKEN@ end %s\n' "${__% *}" >@FD@/1 && \command printf '\036@PREFIX@@TOKEN@ end\n' >@FD@/4 || \command kill -SYS $$; __= PS1= PS2=; \command set +xv; } >/dev/null 2>&1 || :
+{ __="$? $- @TOKEN@"; \unset -f command; case $__ in 0\ *) ;; *) \command test /proc/self -ef /proc/$$ || \exit "${__%% *}";; esac;
+\command printf '\036@PREFIX@@TOKEN@ end %s\n' "${__% *}" >@FD@/1 && \command printf '\036@PREFIX@@TOKEN@ end\n' >@FD@/4 || \command kill -SYS $$; __= PS1= PS2=; \command set +axv; } >/dev/null 2>&1 || :
 
 #: again
 { case ${__-} in *\ @TOKEN@) ;; *\ *) __="$? $- @TOKEN@";; esac; \unset -f command; \command . @FD@/3; } >/dev/null 2>&1 || :

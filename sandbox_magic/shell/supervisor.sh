@@ -14,6 +14,7 @@ exec 4>&2 2>/dev/null
 trap : INT QUIT TERM HUP            # a handler, not '': what is ignored here would be ignored in the shell too
 
 [ -n "$wish" ] || { command -v bash >/dev/null && wish=bash || wish=sh; }
+command -v "$wish" >/dev/null || { printf '\036%s absent\n' "$token"; exit 1; }
 case ${wish##*/} in
 bash)
   report=$3 eval=$4 code=$5

@@ -96,6 +96,11 @@ def test_env_and_cwd_stay(box: Sandbox) -> None:
     assert box.run("echo still").stdout == "still\n"
 
 
+def test_a_shell_that_is_not_there_is_said(wish: dict[str, Any]) -> None:
+    with pytest.raises(InvalidOptions, match="no such shell"), Sandbox(**wish | {"shell": "no-such-shell"}) as box:
+        box.run("echo never")
+
+
 def test_preparing_leaves_the_last_exit_code(box: Sandbox) -> None:
     box.run("(exit 7)")
     assert box.run("echo $?", env={"X": "1"}).stdout == "7\n"
