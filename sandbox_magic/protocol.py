@@ -260,9 +260,7 @@ class ShellProtocol:
         if not text.endswith(b"\n"):
             text += b"\n"  # else a backslash at the end would be an argument
         word = b"builtin" if self.shell.rpartition("/")[2] == "bash" else b"command"
-        for flag in set(self._flags) & set(
-            "axvH"
-        ):  # lifted by the report: our own lines are not shown, $__ not exported
+        for flag in set(self._flags) & set("axvH"):  # lifted meanwhile: our lines are not shown, $__ is not exported
             text = b"\\%s set -%s;" % (word, flag.encode()) + text
         if "a" in self._flags:  # it was exported when the last cell's end set it
             text = b"\\%s unset __;__=' ';" % word + text
@@ -366,9 +364,7 @@ class ShellProtocol:
             case [b"ready", pid, shell]:
                 self._ready(pid, shell, events)
             case [b"absent"]:
-                raise InvalidOptions(
-                    "the sandbox has no such shell; without a wish it is bash, or sh where there is no bash"
-                )
+                raise InvalidOptions("the sandbox has no such shell; without a wish it is bash, or else sh")
             case [b"nowhere"]:
                 raise ProtocolError("the sandbox has no writable folder (tried /dev/shm, /tmp, /var/tmp, /run, HOME)")
             case [b"init", pid, *restored]:
