@@ -129,7 +129,8 @@ class Sandbox:
             if IMAGES in engine.capabilities and spec.image is None:
                 self.spec = replace(self.spec, image=DEFAULT_IMAGE)
             machine = engine.start(spec, name=self.name, progress=self._on_progress)
-            session = Session(machine, env=ENVIRONMENT | {"HOME": machine.home} | dict(spec.env), shell=spec.shell)
+            env = ENVIRONMENT | {"HOME": machine.home} | dict(spec.env)
+            session = Session(machine, env=env, shell=spec.shell, restore=spec.restore)
             try:
                 session.open()
             except BaseException:
