@@ -21,8 +21,8 @@ from sandbox_magic.protocol import (
     Ready,
     ShellProtocol,
     State,
-    start_argv,
 )
+from sandbox_magic.shell.lines import start_argv
 from sandbox_magic.transport import Transport, watcher
 
 _START_SECONDS = 30.0
@@ -31,7 +31,9 @@ _STATE_TRIES = 100
 _LATE_MAX = 1 << 20  # bytes of late output that are kept until somebody takes them
 
 BETWEEN = "the shell had ended since the last cell; this is a new one, with "
-KEPT = "the working directory and the exports of the last finished cell (variables, functions and jobs are lost)"
+EXPORTS = "the working directory and the exports of the last finished cell"
+KEPT = EXPORTS + " (variables, functions and jobs are lost)"
+RESTORED = EXPORTS + ", and the {what} of the last pause between cells ({lost}jobs, traps and open files are lost)"
 NOT_KEPT = "nothing restored: what a new shell needs was lost too"
 
 
@@ -47,7 +49,9 @@ class ShellLink:
         shell_pid: The shell's process id, as the sandbox sees it.
     """
 
-    def __init__(self, machine: Machine, *, env: Mapping[str, str], shell: str | None, narrow: bool = False) -> None:
+    def __init__(
+        self, machine: Machine, *, env: Mapping[str, str], shell: str | None, restore: bool, narrow: bool = False
+    ) -> None:
         self.io = threading.Lock()
         self.machine = machine
         self.control = ControlShell(lambda: machine.open(["sh"]), narrow=narrow)
@@ -63,6 +67,9 @@ class ShellLink:
         self._farewell: LateOutput | None = None
         self._restoring = False
         self._watched = -1
+        self._restore = restore
+        self._saved = False  # whether there is a checkpoint
+        self._changed = False  # since then
 
     @property
     def connected(self) -> bool:
@@ -135,6 +142,7 @@ class ShellLink:
         """Send a cell."""
         assert self._transport is not None
         self._transport.send(self.protocol.send(code, stdin=stdin))
+        self._changed = True
 
     def recover(self, *, last: bool = False) -> None:
         """Make an interrupted shell report; with `last`, or end."""
@@ -164,6 +172,8 @@ class ShellLink:
         self.shell_pid = event.shell_pid
         if self._restoring and not event.restored:
             self.notes.append(f"the new shell has {NOT_KEPT}")
+        elif self._restoring and self._saved and not event.full:
+            self.notes.append("the new shell has working directory and exports only: no checkpoint was readable")
         self._restoring = False
 
     def state(self) -> str:
@@ -207,10 +217,31 @@ class ShellLink:
             if note not in self.notes:
                 self.notes.append(note)
 
+    def kept(self) -> str:
+        """Say what the next shell will have."""
+        if not self._restore:
+            return KEPT
+        if self.protocol.shell.rpartition("/")[2] == "bash":
+            return RESTORED.format(what="variables, functions, aliases and options", lost="")
+        return RESTORED.format(what="variables, aliases and options", lost="functions, ")
+
+    def _checkpoint(self) -> None:
+        """Save the shell's state if a cell has run since the last time; called by the watcher after a moment's rest."""
+        if not self._restore or not self._changed or not self.io.acquire(blocking=False):
+            return
+        try:
+            if self._watched >= 0 and self._transport is not None and not self._transport.pending():
+                line = self.protocol.checkpoint()
+                if line:
+                    self._transport.send(line)
+                    self._saved, self._changed = True, False
+        finally:
+            self.io.release()
+
     def lost_between(self) -> None:
         """Note that the shell has ended while no cell ran."""
         self._farewell = None
-        self.notes.append(BETWEEN + KEPT)
+        self.notes.append(BETWEEN + self.kept())
 
     def between(self, event: Event) -> None:
         """Take an event that comes while no cell runs: only the end of the shell means anything then."""
@@ -228,7 +259,7 @@ class ShellLink:
             self._watched = -1
         if on and self._transport is not None:
             self._watched = self._transport.fileno()
-            watcher().add(self._watched, self._drain)
+            watcher().add(self._watched, self._drain, self._checkpoint)
 
     def _drain(self) -> None:
         """Read what came between cells; called by the watcher."""
@@ -240,7 +271,7 @@ class ShellLink:
             for event in self.receive(0):
                 self.between(event)
         except ProtocolError as error:
-            self.notes.append(f"{error}; {BETWEEN}{KEPT}")
+            self.notes.append(f"{error}; {BETWEEN}{self.kept()}")
             self.drop()
         finally:
             self.io.release()

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from sandbox_magic.errors import InvalidOptions, ProtocolError
-from sandbox_magic.shell import script, sections
+from sandbox_magic.shell.lines import Lines, octal, quote
 
 STDOUT, STDERR = "stdout", "stderr"
 STREAMS = (STDOUT, STDERR)
@@ -71,11 +71,13 @@ class Initialized:
 
     Attributes:
         shell_pid: Its process id, as the sandbox sees it.
-        restored: Whether it got an earlier shell's state back.
+        restored: Whether it got an earlier shell's working directory and exports back.
+        full: Whether it got a checkpoint back, too.
     """
 
     shell_pid: int
     restored: bool
+    full: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,52 +116,6 @@ class State(Enum):
     RUNNING = auto()
     DEAD = auto()
     CLOSED = auto()
-
-
-def quote(data: bytes) -> bytes:
-    """Return `data` for a place between single quotes."""
-    return data.replace(b"'", rb"'\''")
-
-
-def octal(data: bytes) -> bytes:
-    """Return any bytes as an argument of ``printf %b``."""
-    return b"".join(_OCTAL[byte] for byte in data)
-
-
-_PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 _./:;=+,-")
-_OCTAL = [bytes((byte,)) if byte in _PLAIN else b"\\0%03o" % byte for byte in range(256)]
-
-
-def start_argv(name: str, shell: str | None = None) -> list[str]:
-    """Return the command that runs the supervisor inside the sandbox.
-
-    Args:
-        name: Names the folder with the shell's last state; the same name finds it again after a loss.
-        shell: The shell's name or path; bash where there is one, else sh.
-    """
-    helpers = [sections(kind)[title] for kind in ("bash.sh", "posix.sh") for title in ("report", "eval", "code")]
-    return ["sh", "-c", script("supervisor.sh"), "supervisor", name, shell or "", *helpers]
-
-
-class _Lines:
-    """The lines around a cell, with everything filled in but the cell and its token."""
-
-    def __init__(self, shell: str, pid: int, prefix: bytes) -> None:
-        parts = sections(_script(shell))
-
-        def fill(title: str) -> bytes:
-            text = parts[title].replace("@FD@", f"/proc/{pid}/fd").encode()
-            return text.replace(b"@PREFIX@", prefix) + b"\n"
-
-        self.init = fill("init").replace(b"@TOKEN@", _SUPERVISOR)
-        self.input = fill("input")
-        self.run = fill("run") + fill("again")
-        self.recover, self.last = fill("recover"), fill("last")
-        self.stdin = f"/proc/{pid}/fd/8".encode()
-
-
-def _script(shell: str) -> str:
-    return "bash.sh" if shell.rpartition("/")[2] == "bash" else "posix.sh"
 
 
 class _Stream:
@@ -224,8 +180,9 @@ class ShellProtocol:
         self._ended: dict[str, list[bytes]] = {}
         self._dead: dict[str, list[bytes]] = {}
         self._closed: set[str] = set()
-        self._lines: _Lines | None = None
+        self._lines: Lines | None = None
         self._initialized = False
+        self._full = False
 
     def boot(self) -> bytes:
         """Return the first bytes to send; `Ready` answers them."""
@@ -237,9 +194,13 @@ class ShellProtocol:
         if self._lines is None:
             raise ProtocolError("the shell is not ready")
         self.state = State.IDLE
-        self._flags = ""
+        self._flags, self._full = "", False
         self._dead.clear()
         return again + self._lines.init
+
+    def checkpoint(self) -> bytes:
+        """Return the bytes that save what a new shell shall have beside exports; nothing answers them."""
+        return self._lines.save if self._lines is not None and self.state is State.IDLE else b""
 
     def send(self, code: str, *, stdin: bytes | None = None) -> bytes:
         """Return the bytes that run a cell.
@@ -367,9 +328,11 @@ class ShellProtocol:
                 raise InvalidOptions("the sandbox has no such shell; without a wish it is bash, or else sh")
             case [b"nowhere"]:
                 raise ProtocolError("the sandbox has no writable folder (tried /dev/shm, /tmp, /var/tmp, /run, HOME)")
+            case [b"full"]:
+                self._full = True
             case [b"init", pid, *restored]:
                 self._initialized = True
-                events.append(Initialized(_number(pid), restored == [b"restored"]))
+                events.append(Initialized(_number(pid), restored == [b"restored"], self._full))
             case [b"dead", *code]:
                 self._dead[stream] = code
                 if len(self._dead) == len(STREAMS):
@@ -378,7 +341,7 @@ class ShellProtocol:
     def _ready(self, pid: bytes, shell: bytes, events: list[Event]) -> None:
         self.supervisor_pid = _number(pid)
         self.shell = shell.decode(errors="replace")
-        self._lines = _Lines(self.shell, self.supervisor_pid, self._prefix)
+        self._lines = Lines(self.shell, self.supervisor_pid, self._prefix, _SUPERVISOR)
         events.append(Ready(self.supervisor_pid, self.shell))
 
     def _finished(self, events: list[Event]) -> None:

@@ -144,7 +144,7 @@ class Sandbox:
 
     def _session_in(self, machine: Machine, *, alone: bool = True) -> Session:
         env = ENVIRONMENT | {"HOME": machine.home} | dict(self.spec.env)
-        return Session(machine, env=env, shell=self.spec.shell, alone=alone)
+        return Session(machine, env=env, shell=self.spec.shell, restore=self.spec.restore, alone=alone)
 
     def _end(self) -> None:
         self.jobs.close()

@@ -16,7 +16,7 @@ from sandbox_magic.engines.base import Machine
 from sandbox_magic.errors import CommandTimeout, InvalidOptions, SessionBusy, SessionClosed, ShellExited
 from sandbox_magic.interrupts import deferred_interrupts
 from sandbox_magic.ladder import Ladder
-from sandbox_magic.link import KEPT, ShellLink
+from sandbox_magic.link import ShellLink
 from sandbox_magic.protocol import Died, Event, Exited, Finished, LateOutput, Output, Started
 from sandbox_magic.result import Result
 from sandbox_magic.spec import check_env
@@ -79,6 +79,7 @@ class Session:
         *,
         env: Mapping[str, str] | None = None,
         shell: str | None = None,
+        restore: bool = True,
         alone: bool = True,
     ) -> None:
         """Make a session; the shell starts with `open` or the first `run`.
@@ -87,10 +88,11 @@ class Session:
             machine: The sandbox.
             env: The shell's first environment.
             shell: Its name or path; bash where there is one, else sh.
+            restore: Whether a new shell gets variables, functions, aliases and options back, not only exports.
             alone: All that runs in the sandbox may be ended to stop a cell; else only what its own shell has started.
         """
         self.last: Result | None = None
-        self._link = ShellLink(machine, env=env or {}, shell=shell, narrow=not alone)
+        self._link = ShellLink(machine, env=env or {}, shell=shell, restore=restore, narrow=not alone)
         self._busy = threading.Lock()
         self._requests = 0
         self._owner = os.getpid()
@@ -324,7 +326,7 @@ class Session:
             case Finished(code):
                 run.finish(code)
             case Died(code) if run.begun:
-                run.finish(code, ENDED + KEPT, shell_ended=True)
+                run.finish(code, ENDED + self._link.kept(), shell_ended=True)
                 self._link.restart()
             case Exited() if run.begun:
                 self._stream_ended(run)
@@ -367,7 +369,7 @@ class Session:
         code = self._link.exit_code()
         if self._link.machine.alive():
             self._link.drop()
-            run.finish(code, ENDED + KEPT, shell_ended=True)
+            run.finish(code, ENDED + self._link.kept(), shell_ended=True)
         else:
             self._lost(run, SANDBOX_ENDED)
 

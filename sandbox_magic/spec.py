@@ -138,6 +138,7 @@ class SandboxSpec:
         user: ``NAME``, ``UID`` or ``UID:GID`` of the session; `None` is the profile's.
         cwd: Where the session starts.
         shell: The session's shell; `None` is bash where the image has it, else sh.
+        restore: Whether a new shell gets variables, functions, aliases and options back, not only exports.
         docker_host: The engine's endpoint; `None` leaves it to environment and context.
         runtime: The engine's runtime, such as ``"runsc"`` (gVisor); `None` is the profile's, or the engine's own.
         lease: The sandbox ends by itself when it has heard nothing of this process for so many seconds; `None` is the
@@ -156,6 +157,7 @@ class SandboxSpec:
     user: str | None = None
     cwd: str = "/work"
     shell: str | None = None
+    restore: bool = True
     docker_host: str | None = None
     runtime: str | None = None
     lease: int | None = None

@@ -217,7 +217,7 @@ class Watcher:
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
-        self._resting: dict[int, tuple[float, Callable[[], None]]] = {}
+        self._resting: dict[int, tuple[float, Callable[[], None], Callable[[], None]]] = {}
         self._beats: dict[int, tuple[float, float, Callable[[], None]]] = {}
         self._numbers = itertools.count()
         self._wake_in, self._wake_out = os.pipe()
@@ -226,10 +226,10 @@ class Watcher:
         self._lock = threading.Lock()
         threading.Thread(target=self._loop, name="sandbox-watcher", daemon=True).start()
 
-    def add(self, fd: int, callback: Callable[[], None]) -> None:
-        """Watch a descriptor, from a moment later until `remove`."""
+    def add(self, fd: int, callback: Callable[[], None], rested: Callable[[], None] = lambda: None) -> None:
+        """Watch a descriptor, from a moment later until `remove`; in that moment `rested` is called once."""
         with self._lock:
-            self._resting[fd] = time.monotonic() + _REST_SECONDS, callback
+            self._resting[fd] = time.monotonic() + _REST_SECONDS, callback, rested
             if not self._timed:
                 self._timed = True
                 os.write(self._wake_out, b"x")
@@ -274,13 +274,18 @@ class Watcher:
         os.read(self._wake_in, 4096)
 
     def _arm(self) -> None:
-        """Watch what has rested long enough; called with the lock."""
+        """Watch what has rested long enough."""
         now = time.monotonic()
-        for fd in [fd for fd, (due, _) in self._resting.items() if due <= now]:
-            with contextlib.suppress(KeyError, ValueError, OSError):
-                self._selector.register(fd, selectors.EVENT_READ, self._resting[fd][1])
-            del self._resting[fd]
-        self._timed = bool(self._resting)
+        rested = []
+        with self._lock:
+            for fd in [fd for fd, (due, _, _) in self._resting.items() if due <= now]:
+                _, callback, call = self._resting.pop(fd)
+                with contextlib.suppress(KeyError, ValueError, OSError):
+                    self._selector.register(fd, selectors.EVENT_READ, callback)
+                rested.append(call)
+            self._timed = bool(self._resting)
+        for call in rested:
+            call()
 
     def _loop(self) -> None:
         # epoll and kqueue take changes from other threads while this one waits.
@@ -291,8 +296,7 @@ class Watcher:
             if self._beats:
                 self._beat()
             if self._timed:
-                with self._lock:
-                    self._arm()
+                self._arm()
 
 
 _watcher: Watcher | None = None

@@ -34,12 +34,22 @@ else [[ $__ = 0\ * ]] || \builtin . @FD@/6 && \builtin :; \builtin eval "${__#* 
 #: code
 \builtin return "${__%% *}"
 
-# stdout and stderr were /dev/null while the shell greeted.
+# stdout and stderr were /dev/null while the shell greeted. A checkpoint comes first, then the newer exports. While it is
+# read, a function keeps away what belongs to one shell alone, and what is read-only.
 #: init
 exec >@FD@/1 2>@FD@/4;
 { \builtin shopt -s execfail; \builtin set +o history +H; \builtin unset HISTFILE; PS0= PS1= PS2= PROMPT_COMMAND= __=;
+  declare() { case $1 in *r*) \builtin return;; esac; case ${2%%=*} in _|__|BASH*|SHELLOPTS|PWD|PS[0-4]|PROMPT_COMMAND|DIRSTACK|FUNCNAME|GROUPS|PIPESTATUS|LINENO|*RANDOM) ;;
+    SECONDS|EPOCH*|COMP_*|HIST*|SHLVL|TERM) ;; *) \builtin declare -g "$@";; esac; };
+  \builtin . @FD@/../cwd/checkpoint; \builtin unset -f declare;
+  case $__ in full) \builtin printf '\036@PREFIX@@TOKEN@ full\n' >@FD@/1;; esac; PS0= PS1= PS2= PROMPT_COMMAND= __=;
   \builtin . @FD@/7; case $__ in restored) \builtin cd -- "$PWD" || __=;; esac;
   \builtin printf '\036@PREFIX@@TOKEN@ init %s %s\n' "$$" "$__" >@FD@/1; \builtin unset __; } >/dev/null 2>&1
+
+# The checkpoint, sent when no cell has come for a moment. Aliases last: they would change the lines behind them.
+#: save
+{ \builtin shopt -p; \builtin umask -p; \builtin declare -p; \builtin printf '\\unset -f declare\n'; \builtin declare -f;
+  \builtin set +o; \builtin alias -p; \builtin printf '__=full\n'; } 2>/dev/null >|@FD@/../cwd/checkpoint
 
 # stdin of the next cell, staged before it.
 #: input

@@ -25,8 +25,16 @@ __=${__#* }; case $__ in '0 '*) ;; *) \command . @FD@/6 && \command :;; esac; \e
 exec >@FD@/1 2>@FD@/4;
 { \unset -f command; \command set +o history; PS1= PS2= __=; \command export PWD;
   case $- in *i*) ;; *) trap 'case $__ in *\ *) { : "${__interrupted__?}"; } 2>/dev/null;; esac' INT;; esac;
+  \command set -- "$PPID"; \command . @FD@/../cwd/checkpoint; PPID=$1; \command set --;
+  case $__ in full) \command printf '\036@PREFIX@@TOKEN@ full\n' >@FD@/1;; esac; PS1= PS2= __=;
   \command . @FD@/7; case $__ in restored) \command cd -- "$PWD" || __=;; esac;
   \command printf '\036@PREFIX@@TOKEN@ init %s %s\n' "$$" "$__" >@FD@/1; \command unset __; } >/dev/null 2>&1
+
+# Functions cannot be listed here.
+#: save
+{ \unset -f command; \command printf 'umask '; \command umask; \command set;
+  \command printf 'while IFS= \\command read -r __; do \\command eval "\\command alias $__"; done <<\\__\n'; \command alias;
+  \command printf '__\n'; \command set +o; \command printf '__=full\n'; } 2>/dev/null >|@FD@/../cwd/checkpoint
 
 #: input
 { \command printf %b '@INPUT@' >|@FD@/8 || __='125 \command echo "sandbox: no room for the stdin of the cell" >&2'; } >/dev/null 2>&1

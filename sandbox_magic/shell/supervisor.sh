@@ -52,9 +52,12 @@ done
 exec 3<"$dir/report" 5<"$dir/eval" 6<"$dir/code" 7<"$dir/state" 8<"$dir/in" 9<"$dir/trap"
 (cd "$dir" && rm -f report eval code in trap) &        # the state stays: it outlives this process too
 
+here=$PWD                           # this process stands in the folder, so that the shell finds its checkpoint
+cd "$dir" || exit
+
 printf '\036%s ready %s %s\n' "$token" "$$" "$wish"
 while :; do
-  (exec "$@" >/dev/null 3<&- 4>&- 5<&- 6<&- 7<&- 8<&- 9<&-)  # in a child: dash would move its own descriptors
+  (cd "$here"; exec "$@" >/dev/null 3<&- 4>&- 5<&- 6<&- 7<&- 8<&- 9<&-)  # in a child: dash would move its own descriptors
                                               # for a plain command. Its greeting goes to /dev/null.
   code=$?
   printf '\036%s dead %s\n' "$token" "$code"

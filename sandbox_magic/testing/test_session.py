@@ -110,13 +110,56 @@ def test_preparing_leaves_the_last_exit_code(box: Sandbox) -> None:
     ("end", "code"),
     [("exit 3", 3), ("exec sh -c 'exit 4'", 4), ("set -e; false", 1), ("kill -9 $$", 137), ("exit", 0)],
 )
-def test_the_shell_comes_back_with_cwd_and_exports(box: Sandbox, end: str, code: int) -> None:
+def test_the_shell_comes_back_with_cwd_and_exports(wish: dict[str, Any], end: str, code: int) -> None:
+    with Sandbox(**wish, restore=False) as box:
+        _comes_back(box, end, code)
+
+
+def _comes_back(box: Sandbox, end: str, code: int) -> None:
     box.run("cd /tmp; export KEPT='a b'; lost=1")
+    time.sleep(0.3)
     result = box.run(end)
     assert (result.exit_code, result.shell_ended) == (code, True)
     assert "new one" in result.notes[0]
     after = box.run("echo $KEPT:$lost; pwd")
     assert (after.stdout, after.notes) == ("a b:\n/tmp\n", ())
+
+
+def rest(box: Sandbox) -> None:
+    """Wait until there is a checkpoint of what ran before."""
+    deadline = time.monotonic() + 20
+    path = "/proc/$PPID/cwd/checkpoint"
+    while "__=full" not in box.run(f"tail -n 1 {path} 2>/dev/null").stdout:
+        assert time.monotonic() < deadline
+        time.sleep(0.3)
+    time.sleep(0.5)
+
+
+def test_a_new_shell_is_as_the_old_one_was(box: Sandbox, bash: bool) -> None:
+    box.run("text=\"it's\nok\"; alias hi='echo hi'; umask 027; cd /tmp; set -u")
+    if bash:
+        box.run("a=(1 '2 3'); declare -A m=([k]='v w'); f() { echo \"in f $1\"; }; shopt -s extglob; set -o pipefail")
+    rest(box)
+    ended = box.run("kill -9 $$")
+    assert "aliases and options" in ended.notes[0]
+    assert "jobs, traps" in ended.notes[0]
+    after = box.run('hi; echo "$text"; umask; pwd; case $- in *u*) echo u;; esac')
+    assert after.stdout == "hi\nit's\nok\n0027\n/tmp\nu\n"
+    assert after.notes == ()
+    if bash:
+        after = box.run(
+            'echo "${a[1]}" "${m[k]}"; f 1; shopt -q extglob && [[ -o pipefail ]] && echo on; type -t declare'
+        )
+        assert after.stdout == "2 3 v w\nin f 1\non\nbuiltin\n"
+
+
+def test_a_damaged_checkpoint_is_said(box: Sandbox) -> None:
+    box.run("text=1; export KEPT=1")
+    rest(box)
+    ended = box.run("echo 'broken=(' >/proc/$PPID/cwd/checkpoint; kill -9 $$")
+    after = box.run("echo $KEPT")
+    assert after.stdout == "1\n"
+    assert any("no checkpoint was readable" in note for note in (*ended.notes, *after.notes))
 
 
 def test_everything_killed_at_once(box: Sandbox) -> None:

@@ -23,8 +23,8 @@ from sandbox_magic.protocol import (
     Started,
     State,
     octal,
-    start_argv,
 )
+from sandbox_magic.shell.lines import start_argv
 from sandbox_magic.testing import protocol_cases
 
 CASES = protocol_cases()
