@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 from sandbox_magic.capture import Capture
 from sandbox_magic.errors import CommandTimeout, InvalidOptions, SandboxError
+from sandbox_magic.feed import Source
 from sandbox_magic.protocol import Output
 from sandbox_magic.result import Result
 from sandbox_magic.session import Session
@@ -100,7 +101,7 @@ class Job:
         self,
         *,
         timeout: float | None,
-        stdin: bytes | None,
+        stdin: bytes | Source | None,
         on_output: Callable[[Output], object] | None,
         on_end: Callable[[Job], object] | None,
     ) -> None:

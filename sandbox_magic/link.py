@@ -138,10 +138,10 @@ class ShellLink:
 
     # ---- speaking
 
-    def send(self, code: str, stdin: bytes | None) -> None:
+    def send(self, code: str, stdin: bytes | None, source: str) -> None:
         """Send a cell."""
         assert self._transport is not None
-        self._transport.send(self.protocol.send(code, stdin=stdin))
+        self._transport.send(self.protocol.send(code, stdin=stdin, source=source))
         self._changed = True
 
     def recover(self, *, last: bool = False) -> None:

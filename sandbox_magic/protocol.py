@@ -202,12 +202,13 @@ class ShellProtocol:
         """Return the bytes that save what a new shell shall have beside exports; nothing answers them."""
         return self._lines.save if self._lines is not None and self.state is State.IDLE else b""
 
-    def send(self, code: str, *, stdin: bytes | None = None) -> bytes:
+    def send(self, code: str, *, stdin: bytes | None = None, source: str = "") -> bytes:
         """Return the bytes that run a cell.
 
         Args:
             code: The cell, any text without NUL.
             stdin: What the cell reads from its standard input; end of file at once if `None`.
+            source: A path inside that its standard input is opened from, instead.
 
         Raises:
             InvalidOptions: The cell holds a NUL byte, which no shell can take.
@@ -230,7 +231,7 @@ class ShellProtocol:
         lines = self._lines
         head = b"" if stdin is None else lines.input.replace(b"@INPUT@", octal(stdin))
         run = lines.run.replace(b"@TOKEN@", token).replace(b"@CODE@", b"%d" % status)
-        run = run.replace(b"@STDIN@", b"/dev/null" if stdin is None else lines.stdin)
+        run = run.replace(b"@STDIN@", (source or "/dev/null").encode() if stdin is None else lines.stdin)
         self.state = State.SENT
         self._ended.clear()
         return head + run.replace(b"@TEXT@", quote(text))

@@ -7,7 +7,7 @@ import os
 import shlex
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any
@@ -17,11 +17,13 @@ from sandbox_magic.engines import fallback_note, find_engine
 from sandbox_magic.engines.base import IMAGES, NETWORK_SWITCH, Machine, Progress, silent
 from sandbox_magic.errors import CommandTimeout, EngineError, EngineUnavailable, InvalidOptions, SessionClosed
 from sandbox_magic.facts import inside
+from sandbox_magic.feed import Ask, Source
 from sandbox_magic.jobs import Job, Jobs
 from sandbox_magic.protocol import LateOutput, Output
 from sandbox_magic.result import Result
-from sandbox_magic.session import Session, Tick
-from sandbox_magic.spec import DEFAULT_IMAGE, Mount, SandboxSpec, parse_size
+from sandbox_magic.running import Tick
+from sandbox_magic.session import Session
+from sandbox_magic.spec import DEFAULT_IMAGE, SandboxSpec, changed
 
 # What keeps common tools from paging, prompting and drawing; the user's own values win.
 ENVIRONMENT = {
@@ -78,7 +80,7 @@ class Sandbox:
             wish["image"] = image
         if host is not None:
             wish.setdefault("docker_host", f"tcp://{host}:{port}")
-        self.spec = _spec(spec or SandboxSpec(), wish)
+        self.spec = changed(spec or SandboxSpec(), wish)
         self.name = name
         self.last: Result | None = None
         self._on_progress = on_progress
@@ -109,8 +111,7 @@ class Sandbox:
         Raises:
             EngineUnavailable: No engine answers.
             ImageNotFound: The image cannot be had.
-            EngineError: The engine refused.
-            SessionClosed: It was closed.
+            EngineError, SessionClosed: The engine refused; it was closed.
         """
         self._refuse_in_child()  # before the lock, which another thread may have held at the moment of the fork
         with self._lock:
@@ -166,10 +167,8 @@ class Sandbox:
         self._refuse_in_child()
         with self._lock:
             self._online = self.spec.online
-            if self._closed:
-                raise SessionClosed("this sandbox is closed; make a new one")
             self._end()
-            self._start()
+            self.start()
 
     def close(self) -> None:
         """End it with everything in it. Again is allowed.
@@ -180,8 +179,7 @@ class Sandbox:
         self._closed = True
         if os.getpid() != self._owner:
             return  # a forked child: the sandbox is its parent's
-        session = self._session
-        if session is not None:
+        if (session := self._session) is not None:
             session.close()  # first, and without the lock: a command may be running
         with self._lock:
             self._end()
@@ -201,33 +199,36 @@ class Sandbox:
         code: str,
         *,
         timeout: float | None = None,
-        stdin: str | bytes | None = None,
+        stdin: str | bytes | Source | None = None,
+        ask: Ask | None = None,
         check: bool = False,
         on_output: Callable[[Output], object] | None = None,
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
         network: bool = False,
         tick: Tick | None = None,
+        tty: bool = False,
     ) -> Result:
         """Run any shell text in the persistent shell and return what it did.
 
         Args:
             code: One line or many; `cd`, variables and functions stay for the next run.
             timeout: Seconds; then it is stopped, by SIGINT first.
-            stdin: What it reads; end of file at once if `None`.
+            stdin: What it reads: text, bytes, an iterator of them, or a file; end of file at once if `None`.
+            ask: Called whenever it waits for input: see `Session.run`.
             check: Raise if the exit code is not 0.
             on_output: Called in this thread with each `Output` as it comes.
             env: Exported before, and kept, as ``export`` does.
             cwd: Where the shell goes before, and stays, as ``cd`` does.
             network: Be online for this one run.
             tick: For displays: see `Session.run`.
+            tty: On a terminal: see `Session.run`.
 
         Raises:
             CommandFailed: With `check`, when the exit code is not 0 or unknown.
             CommandTimeout: It did not finish in time; with the partial result.
             KeyboardInterrupt: It was interrupted; `last` has the result.
-            SessionBusy: Another thread runs a command here.
-            EngineError: The engine failed.
+            SessionBusy, EngineError: Another thread runs a command here; the engine failed.
         """
         given = stdin.encode() if isinstance(stdin, str) else stdin
         session = self._running()
@@ -237,7 +238,15 @@ class Sandbox:
                 self._connect(True)
             try:
                 self.last = session.run(
-                    code, timeout=timeout, stdin=given, on_output=on_output, env=env, cwd=cwd, tick=tick
+                    code,
+                    timeout=timeout,
+                    stdin=given,
+                    ask=ask,
+                    on_output=on_output,
+                    env=env,
+                    cwd=cwd,
+                    tick=tick,
+                    tty=tty,
                 )
             except CommandTimeout as error:
                 self.last = error.result
@@ -261,7 +270,7 @@ class Sandbox:
         *,
         name: str = "",
         timeout: float | None = None,
-        stdin: str | bytes | None = None,
+        stdin: str | bytes | Source | None = None,
         on_output: Callable[[Output], object] | None = None,
         on_end: Callable[[Job], object] | None = None,
         env: Mapping[str, str] | None = None,
@@ -289,8 +298,7 @@ class Sandbox:
 
     def interrupt(self) -> None:
         """Stop the running command, from another thread; again: harder. Nothing happens when none runs."""
-        session = self._session
-        if session is not None:
+        if (session := self._session) is not None:
             session.interrupt()
 
     def late_output(self) -> list[LateOutput]:
@@ -384,17 +392,3 @@ class Sandbox:
     def __repr__(self) -> str:
         what = repr(self.spec.image) if self.spec.image else f"engine={self.spec.engine!r}"
         return f"Sandbox({what}, {'running' if self.started else 'not running'})"
-
-
-def _spec(spec: SandboxSpec, wish: dict[str, Any]) -> SandboxSpec:
-    """Return `spec` with the fields in `wish` changed; texts and mappings are accepted for the awkward ones."""
-    known = {field.name for field in fields(SandboxSpec)}
-    if unknown := sorted(set(wish) - known):
-        raise InvalidOptions(f"unknown: {', '.join(unknown)}; a sandbox takes {', '.join(sorted(known))}")
-    if isinstance(wish.get("memory"), str):
-        wish["memory"] = parse_size(wish["memory"])
-    if isinstance(wish.get("env"), Mapping):
-        wish["env"] = tuple(wish["env"].items())
-    if "mounts" in wish:
-        wish["mounts"] = tuple(mount if isinstance(mount, Mount) else Mount.parse(mount) for mount in wish["mounts"])
-    return replace(spec, **wish)

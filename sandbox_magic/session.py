@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import math
 import os
-import shlex
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
+from sandbox_magic import terminal
 from sandbox_magic.capture import Capture
 from sandbox_magic.control import ControlShell
 from sandbox_magic.engines.base import Machine
 from sandbox_magic.errors import CommandTimeout, InvalidOptions, SessionBusy, SessionClosed, ShellExited
+from sandbox_magic.feed import Ask, Asker, Feed, Source
 from sandbox_magic.interrupts import deferred_interrupts
 from sandbox_magic.ladder import Ladder
 from sandbox_magic.link import ShellLink
 from sandbox_magic.protocol import Died, Event, Exited, Finished, LateOutput, Output, Started
 from sandbox_magic.result import Result
-from sandbox_magic.spec import check_env
+from sandbox_magic.running import Run, Tick, both, preparation
 
 _BEGIN_SECONDS = 1.0  # how long an interrupt waits for a cell that has not begun
 _RESCUE_SECONDS = (1.0, 1.5)  # after which a shell that does not report is made to; see shell/bash.sh, `last`
@@ -31,39 +32,6 @@ _ATTEMPTS = 3
 
 ENDED = "the shell ended with this cell; the next cell gets a new one, with "
 SANDBOX_ENDED = "the sandbox itself has ended during this cell; its files are lost"
-
-Tick = Callable[[], float | None]
-
-
-@dataclass(slots=True)
-class _Run:
-    """One cell on its way."""
-
-    code: str
-    ladder: Ladder
-    capture: Capture = field(default_factory=Capture)
-    on_output: Callable[[Output], object] | None = None
-    stdin: bytes | None = None
-    tick: Tick | None = None
-    deadline: float | None = None
-    rescues: int = 0
-    sent_at: float = 0.0
-    duration: float = 0.0
-    begun: bool = False
-    attempts: int = 0
-    done: bool = False
-    exit_code: int | None = None
-    shell_ended: bool = False
-    timed_out: bool = False
-    interrupted: bool = False
-    error: BaseException | None = None
-    notes: list[str] = field(default_factory=list)
-
-    def finish(self, exit_code: int | None, *note: str, shell_ended: bool = False) -> None:
-        """Say how it ended."""
-        self.done, self.exit_code, self.shell_ended = True, exit_code, shell_ended
-        self.duration = time.monotonic() - self.sent_at
-        self.notes += note
 
 
 class Session:
@@ -120,32 +88,39 @@ class Session:
             self._link.ensure()
             self._link.watch(True)
 
-    def run(
+    def run(  # noqa: PLR0913 # each is a wish of its own, and most are left out
         self,
         code: str,
         *,
         timeout: float | None = None,
-        stdin: bytes | None = None,
+        stdin: bytes | Source | None = None,
+        ask: Ask | None = None,
         on_output: Callable[[Output], object] | None = None,
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
         tick: Tick | None = None,
         capture: Capture | None = None,
+        tty: bool = False,
     ) -> Result:
         """Run a cell to its end and return what it did.
 
         Args:
             code: Any shell text.
             timeout: Seconds; then the interrupt ladder.
-            stdin: What the cell reads; end of file at once if `None`.
+            stdin: What the cell reads: bytes, or an iterator of bytes or an object with `read`, which another thread
+                reads as the cell goes on; end of file at once if `None`.
+            ask: Called in this thread whenever the cell waits for input, which is then the line that this returns;
+                `None` ends the input.
             on_output: Called in this thread with each piece of output as it comes. What it raises stops the cell.
             env: Exported before the cell, and kept, as ``export`` does.
             cwd: Where the shell goes before the cell, and stays, as ``cd`` does.
             tick: Called while waiting; does what is due and returns in how many seconds it wants to be called again.
             capture: Where the output is kept, for those who look at it meanwhile.
+            tty: On a terminal, in a child of the shell: directory and exports are kept, other variables are not.
 
         Raises:
             SessionBusy: Another cell runs.
+            InvalidOptions: `env` or `cwd` cannot be set, or there is no terminal to be had; nothing was run.
             SessionClosed: The session was closed, or belongs to the process that this one was forked from.
             CommandTimeout: With the partial result.
             KeyboardInterrupt: It was interrupted in the main thread; `last` holds the result.
@@ -162,8 +137,11 @@ class Session:
                 self._requests = 0
                 if env or cwd:
                     self._prepare(env or {}, cwd)
-                run = _Run(code, self._ladder(), capture or Capture(), on_output, stdin, tick)
-                self._execute(run, timeout)
+                run = Run(code, self._ladder(), capture or Capture(), on_output, tick=tick)
+                if tty:
+                    run.sent = self._on_terminal(code)
+                with self._feeding(run, stdin, ask):
+                    self._execute(run, timeout)
                 self.last = result = self._result(run)
                 self._link.watch(not self._closed)
         finally:
@@ -222,35 +200,53 @@ class Session:
 
     def _prepare(self, env: Mapping[str, str], cwd: str | None) -> None:
         """Export and change directory in a run of its own, which leaves ``$?`` alone."""
-        check_env(dict(env))
-        lines = [f"\\export {name}={shlex.quote(value)}" for name, value in env.items()]
-        if cwd:
-            lines.append(f"\\cd -- {shlex.quote(cwd)}")
-        run = self._aside(" &&\n".join(lines))
+        run = self._aside(preparation(env, cwd))
         if run.exit_code != 0:
             said = run.capture.output().decode(errors="replace").strip()
             raise InvalidOptions(f"the cell was not run, its env or cwd cannot be set: {said[-300:]}")
 
-    def _aside(self, code: str) -> _Run:
+    @contextmanager
+    def _feeding(self, run: Run, stdin: bytes | Source | None, ask: Ask | None) -> Iterator[None]:
+        """Give the run its stdin."""
+        if isinstance(stdin, bytes) or (stdin is None and ask is None):
+            run.stdin = stdin
+            yield
+            return
+        with Feed(self._link.machine, self._link.control) as feed:
+            run.feed = feed
+            if stdin is not None:
+                feed.pour(stdin)
+            elif ask is not None:
+                asker = Asker(feed, ask, lambda: " ".join(map(str, self._cell(run))) if run.begun else "")
+                run.tick = both(asker.tick, run.tick)
+            yield
+        run.notes += feed.notes
+
+    def _on_terminal(self, code: str) -> str:
+        self._link.ensure()
+        terminal.check(self._link.control.call(terminal.PROBE, timeout=10))
+        return terminal.on_terminal(code, self._link.protocol.shell)
+
+    def _aside(self, code: str) -> Run:
         """Run code of ours that leaves ``$?`` alone."""
         self._link.ensure()
         status = self._link.protocol.last_exit_code
-        run = _Run(code, self._ladder())
+        run = Run(code, self._ladder())
         self._execute(run, _PREPARE_SECONDS)
         self._link.protocol.last_exit_code = status
         return run
 
     # ---- the pump
 
-    def _send(self, run: _Run) -> None:
+    def _send(self, run: Run) -> None:
         run.attempts += 1
         if run.attempts > _ATTEMPTS:
             raise ShellExited("the shell of the sandbox ended again and again before it could run the cell")
         self._link.ensure()
         run.sent_at = time.monotonic()
-        self._link.send(run.code, run.stdin)
+        self._link.send(run.sent or run.code, run.stdin, run.feed.path if run.feed else "")
 
-    def _execute(self, run: _Run, timeout: float | None) -> None:
+    def _execute(self, run: Run, timeout: float | None) -> None:
         """Send the cell and pump until it is done."""
         answered = 0
         try:
@@ -275,11 +271,11 @@ class Session:
             if not run.done:  # whatever went wrong here: what still runs must not print into the next cell
                 self._link.drop()
 
-    def _pump(self, run: _Run, wait: float | None) -> None:
+    def _pump(self, run: Run, wait: float | None) -> None:
         for event in self._link.receive(wait):
             self._take(event, run)
 
-    def _wait(self, run: _Run) -> float | None:
+    def _wait(self, run: Run) -> float | None:
         """Return how long to wait for the next bytes."""
         wait = run.tick() if run.tick is not None else None
         if run.rescues < len(_RESCUE_SECONDS):
@@ -298,14 +294,18 @@ class Session:
             left = min(left, wait)
         return None if left == math.inf else max(0.0, left)
 
-    def _climb(self, run: _Run, *, now: bool) -> None:
+    def _cell(self, run: Run) -> tuple[int, int, int]:
+        """Return what the control shell finds the cell's processes by: shell, supervisor, age in 10 ms."""
+        ticks = int((time.monotonic() - run.sent_at) * 100) + 1
+        return self._link.shell_pid if run.begun else 0, self._link.protocol.supervisor_pid, ticks
+
+    def _climb(self, run: Run, *, now: bool) -> None:
         begin = run.sent_at + _BEGIN_SECONDS
         while not run.done and not run.begun and (left := begin - time.monotonic()) > 0:
             self._pump(run, left)  # it is about to begin
         if run.done:
             return
-        ticks = int((time.monotonic() - run.sent_at) * 100) + 1
-        run.ladder.climb(self._link.shell_pid if run.begun else 0, self._link.protocol.supervisor_pid, ticks, now=now)
+        run.ladder.climb(*self._cell(run), now=now)
         if run.ladder.exhausted:
             if not self._alone:
                 self._link.drop()
@@ -314,7 +314,7 @@ class Session:
             self._link.machine.close()
             self._lost(run, "nothing else could stop it, so the sandbox was ended; its files are lost")
 
-    def _take(self, event: Event, run: _Run) -> None:
+    def _take(self, event: Event, run: Run) -> None:
         match event:
             case Died() | Exited() if run.done:
                 self._link.between(event)
@@ -323,6 +323,8 @@ class Session:
                 self._show(event, run)
             case Started():
                 run.begun = True
+                if run.feed is not None:
+                    run.feed.begun.set()
             case Finished(code):
                 run.finish(code)
             case Died(code) if run.begun:
@@ -333,7 +335,7 @@ class Session:
             case Died() | Exited():
                 self._never_began(event, run)
 
-    def _settle(self, run: _Run) -> None:
+    def _settle(self, run: Run) -> None:
         """After a SIGKILL of the shell: was it the end of the whole sandbox? Then the stream ends in a moment."""
         end = time.monotonic() + _SETTLE_SECONDS
         while run.shell_ended and run.exit_code == _SIGKILL and self._link.connected:
@@ -346,7 +348,7 @@ class Session:
                     run.notes.clear()
                     self._lost(run, SANDBOX_ENDED)
 
-    def _show(self, event: Output, run: _Run) -> None:
+    def _show(self, event: Output, run: Run) -> None:
         if run.on_output is None or run.error is not None:
             return
         try:
@@ -354,7 +356,7 @@ class Session:
         except BaseException as error:  # noqa: BLE001 # the cell is stopped first, then this is raised
             run.error = error
 
-    def _never_began(self, event: Event, run: _Run) -> None:
+    def _never_began(self, event: Event, run: Run) -> None:
         """The shell was gone before the cell reached it: nothing was run, so it may be sent again."""
         if isinstance(event, Exited):
             self._link.drop()
@@ -364,7 +366,7 @@ class Session:
         self._link.lost_between()
         self._send(run)
 
-    def _stream_ended(self, run: _Run) -> None:
+    def _stream_ended(self, run: Run) -> None:
         """The supervisor went with the shell; a new one is opened, unless the sandbox is gone."""
         code = self._link.exit_code()
         if self._link.machine.alive():
@@ -373,24 +375,14 @@ class Session:
         else:
             self._lost(run, SANDBOX_ENDED)
 
-    def _lost(self, run: _Run, why: str) -> None:
+    def _lost(self, run: Run, why: str) -> None:
         self._link.drop()
         self._closed = True
         run.finish(None, f"{why}; the next cell starts a new sandbox", shell_ended=True)
 
-    def _result(self, run: _Run) -> Result:
+    def _result(self, run: Run) -> Result:
         notes, self._link.notes = self._link.notes, []
-        return Result(
-            code=run.code,
-            exit_code=run.exit_code,
-            duration=run.duration,
-            captured=run.capture,
-            timed_out=run.timed_out,
-            interrupted=run.interrupted,
-            stopped_by=run.ladder.reached,
-            shell_ended=run.shell_ended,
-            notes=(*notes, *run.notes),
-        )
+        return run.result(notes)
 
     @property
     def closed(self) -> bool:

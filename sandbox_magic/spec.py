@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from sandbox_magic.errors import InvalidOptions
 
@@ -199,3 +201,17 @@ def check_env(env: dict[str, str]) -> None:
             raise InvalidOptions(f"env: {name!r} cannot be the name of a shell variable")
         if "\0" in value:
             raise InvalidOptions(f"env: the value of {name} holds a NUL character")
+
+
+def changed(spec: SandboxSpec, wish: dict[str, Any]) -> SandboxSpec:
+    """Return `spec` with the fields in `wish` changed; texts and mappings are accepted for the awkward ones."""
+    known = {field.name for field in fields(SandboxSpec)}
+    if unknown := sorted(set(wish) - known):
+        raise InvalidOptions(f"unknown: {', '.join(unknown)}; a sandbox takes {', '.join(sorted(known))}")
+    if isinstance(wish.get("memory"), str):
+        wish["memory"] = parse_size(wish["memory"])
+    if isinstance(wish.get("env"), Mapping):
+        wish["env"] = tuple(wish["env"].items())
+    if "mounts" in wish:
+        wish["mounts"] = tuple(mount if isinstance(mount, Mount) else Mount.parse(mount) for mount in wish["mounts"])
+    return replace(spec, **wish)

@@ -17,6 +17,7 @@ from sandbox_magic.jupyter.options import CellOptions
 from sandbox_magic.protocol import Output
 
 if TYPE_CHECKING:
+    from sandbox_magic.feed import Source
     from sandbox_magic.jobs import Job
     from sandbox_magic.sandbox import Sandbox
 
@@ -107,7 +108,7 @@ def start(  # noqa: PLR0913 # what a cell has
     variables: MutableMapping[str, Any],
     shell: Any,
     *,
-    stdin: str | bytes | None,
+    stdin: str | bytes | Source | None,
     env: dict[str, str],
     timeout: float | None,
     quiet: bool,

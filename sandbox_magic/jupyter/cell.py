@@ -14,6 +14,7 @@ from sandbox_magic.errors import CommandTimeout
 from sandbox_magic.jupyter import background
 from sandbox_magic.jupyter.hints import with_hints
 from sandbox_magic.jupyter.options import CellOptions
+from sandbox_magic.jupyter.questions import Questions
 from sandbox_magic.jupyter.settings import Settings
 from sandbox_magic.jupyter.status import StatusDisplay, one_line
 from sandbox_magic.jupyter.variables import environment, stdin
@@ -23,6 +24,7 @@ from sandbox_magic.protocol import STDERR, STDOUT, STREAMS, Output
 from sandbox_magic.result import Result
 
 if TYPE_CHECKING:
+    from sandbox_magic.feed import Source
     from sandbox_magic.jobs import Job
     from sandbox_magic.sandbox import Sandbox
 
@@ -95,6 +97,7 @@ class CellRun:
         self._variables: MutableMapping[str, Any] = shell.user_ns
         self._quiet = options.quiet or settings.quiet
         self._apart = settings.separate_stderr or options.err is not None
+        self._questions = Questions() if options.interactive else None
         shown = set() if self._quiet else set(STREAMS)
         if not options.tee:
             shown -= {stream for stream, name in ((STDOUT, options.out), (STDERR, options.err)) if name}
@@ -137,23 +140,30 @@ class CellRun:
         assert result is not None  # every run leaves one
         return self._judge(result)
 
-    def _call(self, sandbox: Sandbox, code: str, given: str | bytes | None, env: dict[str, str]) -> None:
+    def _call(self, sandbox: Sandbox, code: str, given: str | bytes | Source | None, env: dict[str, str]) -> None:
         sandbox.run(
             code,
             timeout=self._timeout(),
             stdin=given,
-            on_output=self._screen.show,
+            on_output=self._show,
             env=env or None,
             cwd=self._options.cwd,
             network=self._options.network,
             tick=self._screen.tick,
+            tty=self._options.tty,
+            ask=self._questions.ask if self._questions else None,
         )
+
+    def _show(self, output: Output) -> None:
+        self._screen.show(output)
+        if self._questions is not None:
+            self._questions.heard(output)
 
     def _timeout(self) -> float | None:
         timeout = self._settings.timeout if self._options.timeout is None else self._options.timeout
         return None if timeout == math.inf else timeout
 
-    def _start(self, sandbox: Sandbox, code: str, given: str | bytes | None, env: dict[str, str]) -> Job:
+    def _start(self, sandbox: Sandbox, code: str, given: str | bytes | Source | None, env: dict[str, str]) -> Job:
         return background.start(
             sandbox,
             code,

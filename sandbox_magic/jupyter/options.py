@@ -62,6 +62,8 @@ class CellOptions:
     err: str | None = None
     tee: bool = False
     result: str | None = None
+    interactive: bool = False
+    tty: bool = False
     background: bool = False
     proc: str | None = None
     quiet: bool = False
@@ -170,6 +172,13 @@ OPTIONS = (
     ),
     Option(_RUN, ("--cwd",), "FOLDER", "Run in this folder of the sandbox."),
     Option(_RUN, ("--timeout",), "SECONDS", "Stop it after this time; none lifts the limit of the settings.", _seconds),
+    Option(_RUN, ("-i", "--interactive"), "", "Ask here whenever the cell waits for a line of input; ^D ends it."),
+    Option(
+        _RUN,
+        ("-t", "--tty"),
+        "",
+        "Run it on a terminal, in a child of the shell: directory and exports are kept, other variables are not.",
+    ),
     Option(
         _RUN,
         ("--bg",),
@@ -178,7 +187,13 @@ OPTIONS = (
         "set when it ends.",
         dest="background",
     ),
-    Option(_PYTHON, ("--stdin",), "NAME", "Feed this variable (str or bytes) to stdin, else it is empty.", _variable),
+    Option(
+        _PYTHON,
+        ("--stdin",),
+        "NAME",
+        "Feed this variable (str, bytes, a file or an iterator of them) to stdin, else it is empty.",
+        _variable,
+    ),
     Option(_PYTHON, ("-o", "--out"), "NAME", "Bind stdout to this variable instead of showing it.", _variable),
     Option(_PYTHON, ("--err",), "NAME", "Bind stderr to this variable instead of showing it.", _variable),
     Option(_PYTHON, ("--tee",), "", "With --out or --err: show it as well."),
@@ -360,10 +375,12 @@ def _options(words: list[str]) -> CellOptions:
         raise InvalidOptions("--tee needs --out or --err: without them everything is shown anyway")
     if options.proc and not options.background:
         raise InvalidOptions("--proc needs --bg: other cells have ended when the next one begins")
-    if options.background and (options.network or options.tee):
+    if options.background and (options.network or options.tee or options.tty):
         raise InvalidOptions(
-            "--bg cannot have --tee, nor --network for itself: %sandboxctl network on is for all cells"
+            "--bg cannot have --tee or --tty, nor --network for itself: %sandboxctl network on is for all cells"
         )
+    if options.interactive and (options.background or options.stdin):
+        raise InvalidOptions("--interactive cannot have --bg or --stdin: either you are asked, or not")
     targets = [name for name in (options.out, options.err, options.result, options.proc) if name]
     if len(set(targets)) < len(targets):
         raise InvalidOptions("--out, --err, --result and --proc need different variables")

@@ -6,10 +6,14 @@ import difflib
 import json
 import numbers
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, cast
 
 from sandbox_magic.errors import InvalidOptions
 from sandbox_magic.jupyter.options import CellOptions
+
+if TYPE_CHECKING:
+    from sandbox_magic.feed import Source
 
 
 def environment(options: CellOptions, variables: Mapping[str, object]) -> dict[str, str]:
@@ -24,11 +28,11 @@ def environment(options: CellOptions, variables: Mapping[str, object]) -> dict[s
     }
 
 
-def stdin(options: CellOptions, variables: Mapping[str, object]) -> str | bytes | None:
+def stdin(options: CellOptions, variables: Mapping[str, object]) -> str | bytes | Source | None:
     """Return what the cell's stdin gets; `None` if nothing was asked for.
 
     Raises:
-        InvalidOptions: There is no such variable, or it is neither text nor bytes.
+        InvalidOptions: There is no such variable, or it is neither text nor bytes nor gives them.
     """
     if options.stdin is None:
         return None
@@ -37,7 +41,11 @@ def stdin(options: CellOptions, variables: Mapping[str, object]) -> str | bytes 
         return value
     if isinstance(value, bytearray | memoryview):
         return bytes(value)
-    raise InvalidOptions(f"--stdin {options.stdin}: needs str or bytes, not {type(value).__name__}")
+    if isinstance(value, Iterator) or hasattr(value, "read"):
+        return cast("Source", value)
+    raise InvalidOptions(
+        f"--stdin {options.stdin}: needs str, bytes, a file or an iterator of them, not {type(value).__name__}"
+    )
 
 
 def _lookup(flag: str, name: str, variables: Mapping[str, object]) -> object:

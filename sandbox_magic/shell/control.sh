@@ -63,10 +63,47 @@ tree() {
   done
 }
 
+# spare: take out of $found the `script` of a cell on a terminal (see terminal.py): at a signal it would kill what runs
+# on the terminal, sleep for 2 s, and hide the exit code. It ends with its child.
+spare() {
+  kept=
+  for pid in $found; do
+    line= name=
+    IFS= read -r name 2>/dev/null <"/proc/$pid/comm"
+    [ "$name" != script ] || IFS= read -r line 2>/dev/null <"/proc/$pid/cmdline"
+    case $line in */.sandbox-tty-*) ;; *) kept="$kept $pid" ;; esac
+  done
+  found=$kept
+}
+
+# waits FEED SHELL SUPERVISOR TICKS: says yes if a process of the cell is blocked in a read of its stdin, and that is the
+# pipe of FEED (see feed.py). The number of the call is that of x86-64 or arm64; where it is not told, what it sleeps in.
+waits() {
+  cell "$2" "$3" "$4"
+  for pid in $2 $found; do
+    [ "/proc/$pid/fd/0" -ef "/proc/$1/fd/3" ] || continue
+    line= sleeps=
+    IFS= read -r line 2>/dev/null <"/proc/$pid/syscall" || IFS= read -r sleeps 2>/dev/null <"/proc/$pid/wchan"
+    case $line/$sleeps in
+    '0 0x0 '*|'63 0x0 '*|/*pipe_read|/pipe_wait) echo yes; return ;;
+    '7 0x'*' 0x1 0xffffffff'*|'73 0x'*' 0x1 0x0 '*)  # the `read` of busybox polls, one descriptor, for ever
+      [ ! "/proc/$pid/exe" -ef "/proc/$2/exe" ] || { echo yes; return; } ;;
+    esac
+  done
+}
+
+# drop FEED: end the helper of a feed.
+drop() {
+  line=
+  IFS= read -r line 2>/dev/null <"/proc/$1/comm"
+  [ "$line" != cat ] || kill -s KILL "$1" 2>/dev/null
+}
+
 # stop SIGNAL SHELL SUPERVISOR TICKS: signal the cell; prints how many processes it had beside the shell.
 # The shell first: it must know of the interrupt before its child ends, else it goes on with the next line.
 stop() {
   cell "$2" "$3" "$4"
+  spare
   [ "$1" != INT ] || found="$2 $found" told=" $found "
   [ -z "$found" ] || { kill -s "$1" $found; kill -s CONT $found; } 2>/dev/null
   set -- $found
@@ -78,6 +115,7 @@ stop() {
 # done` the first one may have come between two children. A program that is cleaning up after its SIGINT is left alone.
 nudge() {
   cell "$1" "$2" "$3"
+  spare
   fresh=$1
   for pid in $found; do
     case $told in *" $pid "*) ;; *) fresh="$fresh $pid" told="$told$pid " ;; esac

@@ -36,6 +36,7 @@ from sandbox_magic.spec import Mount
         ("--timeout none", {"timeout": math.inf}),
         ("--stdin data", {"stdin": "data"}),
         ("-o a --err b --tee --result c", {"out": "a", "err": "b", "tee": True, "result": "c"}),
+        ("-it", {"interactive": True, "tty": True}),
         ("--bg --proc job", {"background": True, "proc": "job"}),
         ("-q", {"quiet": True}),
         ("-qo x", {"quiet": True, "out": "x"}),
@@ -82,6 +83,7 @@ def test_cell_line(line: str, expected: dict[str, object]) -> None:
         ("-n ''", "is not a name"),
         (f"-n {'x' * 64}", "is not a name"),
         ("--tee", "--tee needs --out or --err"),
+        ("-i --stdin x", "--interactive cannot have"),
         ("--proc job", "--proc needs --bg"),
         ("--bg --network", "--bg cannot have"),
         ("--bg --proc x --out x", "different variables"),
@@ -230,7 +232,7 @@ def test_stdin_from_a_variable(value: object, given: object) -> None:
 
 def test_stdin_mistakes() -> None:
     assert stdin(parse_cell(""), {}) is None
-    with pytest.raises(InvalidOptions, match="needs str or bytes, not int"):
+    with pytest.raises(InvalidOptions, match="needs str, bytes, a file or an iterator of them, not int"):
         stdin(parse_cell("--stdin data"), {"data": 1})
     with pytest.raises(InvalidOptions, match="no Python variable data"):
         stdin(parse_cell("--stdin data"), {})

@@ -1,4 +1,4 @@
-"""Background cells in a real kernel: the cell goes on, its tail is live, its variables come."""
+"""Programs in a real kernel: in the background, on a terminal, reading what the user types."""
 
 from __future__ import annotations
 
@@ -56,3 +56,60 @@ def test_background_cells_can_be_stopped(kernel: Kernel) -> None:
     assert "line 30\n" in html and "line 20\n" not in html
     assert "no job is named 'nobody'" in kernel.run("%sandboxctl logs nobody").error
     assert kernel.ok("job = %sandbox --bg echo one line\nprint(job.wait(9).output)").stdout == "one line\n\n"
+
+
+def test_a_cell_on_a_terminal(kernel: Kernel) -> None:
+    cell = kernel.ok(
+        "%%sandbox -t\nmkdir /tmp/blue; cd /tmp; export SEEN=1; ls --color=auto -d blue; stty size </dev/tty"
+    )
+    assert "\x1b[01;34mblue\x1b[0m\n24 100\n" in cell.stdout
+    assert kernel.ok("%%sandbox\npwd; echo $SEEN $TERM; cd").stdout == "/tmp\n1 dumb\n"
+    failed = kernel.run("%%sandbox --tty\n[ -t 1 ] && exit 7")
+    assert failed.error_name == "CommandFailed"
+    assert kernel.value("_exit_code") == "7"
+
+
+def answer(kernel: Kernel, text: str) -> tuple[str, bool]:
+    """Answer the kernel's question; return its prompt, and whether what is typed is hidden."""
+    content = kernel.client.get_stdin_msg(timeout=SECONDS)["content"]
+    kernel.client.input(text)
+    return content["prompt"], content["password"]
+
+
+def test_an_interactive_cell_asks_when_the_program_waits(kernel: Kernel) -> None:
+    cell = kernel.send(
+        "%%sandbox -i\nprintf 'Name? '; read n; printf 'Password: '; read p; echo \"<$n|$p>\"; cat; echo end"
+    )
+    assert answer(kernel, "Ada L") == ("", False)
+    assert answer(kernel, "s3cret") == ("", True)
+    assert answer(kernel, "more") == ("", False)
+    assert answer(kernel, "^D") == ("", False)
+    kernel.wait(cell)
+    assert cell.stdout == "Name? Password: <Ada L|s3cret>\nmore\nend\n"
+    assert cell.status == "ok"
+
+
+def test_a_question_can_be_interrupted(kernel: Kernel) -> None:
+    kernel.ok("%%sandbox\nkept=alive")
+    cell = kernel.send("%%sandbox -i\nread x; echo never")
+    kernel.client.get_stdin_msg(timeout=SECONDS)
+    kernel.interrupt()
+    kernel.wait(cell)
+    assert cell.error_name == "KeyboardInterrupt"
+    assert kernel.ok("%%sandbox\necho $kept").stdout == "alive\n"
+
+
+def test_where_nobody_can_be_asked_the_input_ends(kernel: Kernel) -> None:
+    kernel.client.allow_stdin = False
+    try:
+        cell = kernel.ok("%%sandbox -i\nread x || echo end")
+    finally:
+        kernel.client.allow_stdin = True
+    assert cell.stdout == "[the cell waited for input, and nobody can be asked here: its input has ended]\nend\n"
+
+
+def test_stdin_from_an_iterator(kernel: Kernel) -> None:
+    kernel.ok("lines = (f'{n}\\n' for n in range(100000))")
+    assert kernel.ok("%%sandbox --stdin lines\ntail -n 1").stdout == "99999\n"
+    wrong = kernel.run("number = 1\nget_ipython().run_cell_magic('sandbox', '--stdin number', 'cat')")
+    assert "needs str, bytes, a file or an iterator" in wrong.error

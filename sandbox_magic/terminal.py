@@ -1,0 +1,61 @@
+"""A cell on a pseudo-terminal: `script` of util-linux makes it, inside, so every engine has it. No I/O here.
+
+The cell runs in a child of the persistent shell. At its end the child writes its exports and its directory to a file,
+which the persistent shell then takes over.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shlex
+
+from sandbox_magic.errors import InvalidOptions
+
+ROWS, COLUMNS = 24, 100
+CODE_MAX = 60_000  # bytes; it travels in an argument, of which Linux takes 128 kB, and quotes grow
+TERM = "xterm-256color"  # where the session says `dumb`
+PROBE = "script --help"
+
+MISSING = (
+    "the cell was not run: a terminal needs the program `script` of util-linux (2.37 or later), which this sandbox "
+    "does not have; it is in the package bsdutils of Debian and Ubuntu, else in util-linux, util-linux-misc or -script"
+)
+
+
+_FILE = f"/tmp/.sandbox-tty-{secrets.token_hex(8)}"  # noqa: S108 # inside, where /tmp is in every profile
+
+
+def check(help_text: str) -> None:
+    """Raise `InvalidOptions` unless this is what `PROBE` prints where there is a fit program; busybox has another."""
+    if "--echo" not in help_text:
+        raise InvalidOptions(MISSING)
+
+
+def on_terminal(code: str, shell: str) -> str:
+    """Return code for the persistent shell that runs `code` on a terminal of its own.
+
+    Its stdin is that of any cell, not the terminal: so it has an end for every reader, and no echo. Newlines come as
+    they were written. The terminal itself is at its end of input.
+
+    Args:
+        code: The cell.
+        shell: The name or path of the session's shell.
+
+    Raises:
+        InvalidOptions: The cell is too long.
+    """
+    if len(code.encode(errors="surrogateescape")) > CODE_MAX:
+        raise InvalidOptions(f"--tty takes cells up to {CODE_MAX} bytes: put the rest into a file")
+    keep = f"case $TERM in {TERM}) TERM=dumb ;; esac; \\command umask 077; \\command export -p >{_FILE}"
+    # One line with the cell's first, so that its line numbers are right.
+    inner = (
+        f"\\command stty rows {ROWS} cols {COLUMNS} -onlcr </dev/tty; "
+        f"case $TERM in dumb) TERM={TERM} ;; esac; \\command trap {shlex.quote(keep)} EXIT; {code}"
+    )
+    command = f"exec {shlex.quote(shell)} -c {shlex.quote(inner)} <&3 3<&-"
+    # $__ must keep its shape, see shell/bash.sh; it is the one variable that we have.
+    return (
+        f"\\command rm -f {_FILE}; \\command script -qe -E never -c {shlex.quote(command)} /dev/null 3<&0 </dev/null\n"
+        f'__="$? tty"; if [ -f {_FILE} ]; then {{ \\command . {_FILE}; \\command cd -- "$PWD"; '
+        f'\\command rm -f {_FILE}; }} 2>/dev/null; fi; (exit "${{__%% *}}")\n'
+    )
