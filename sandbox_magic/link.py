@@ -28,6 +28,7 @@ from sandbox_magic.transport import Transport, watcher
 _START_SECONDS = 30.0
 _STATE_END = "\n__=restored\n"
 _STATE_TRIES = 100
+_ECHO_SECONDS = 2.0
 _LATE_MAX = 1 << 20  # bytes of late output that are kept until somebody takes them
 
 BETWEEN = "the shell had ended since the last cell; this is a new one, with "
@@ -65,6 +66,7 @@ class ShellLink:
         self._late: deque[LateOutput] = deque()
         self._late_size = 0
         self._farewell: LateOutput | None = None
+        self._recovered = 0.0  # when the shell was last told to go on after a signal
         self._restoring = False
         self._watched = -1
         self._restore = restore
@@ -148,6 +150,7 @@ class ShellLink:
         """Make an interrupted shell report; with `last`, or end."""
         if self._transport is not None:
             self._transport.send(self.protocol.recover(last=last))
+            self._recovered = time.monotonic()
 
     def receive(self, timeout: float | None) -> Iterator[Event]:
         """Yield what has come for the running cell; what belongs to no cell is kept here."""
@@ -200,6 +203,8 @@ class ShellLink:
         return taken
 
     def _keep(self, event: LateOutput) -> None:
+        if (event.stream, event.data) == (STDERR, b"\n") and time.monotonic() - self._recovered < _ECHO_SECONDS:
+            return  # what an interactive bash says to a SIGINT that came when its cell had just ended
         held, self._farewell = self._farewell, None
         if held is not None:
             self._append(held)
