@@ -45,7 +45,7 @@ class Ladder:
         exhausted: Whether even the last rung has not helped in its time.
     """
 
-    def __init__(self, control: ControlShell, recover: Callable[[], None]) -> None:
+    def __init__(self, control: ControlShell, recover: Callable[[], object]) -> None:
         self.reached = ""
         self.exhausted = False
         self._control = control

@@ -22,7 +22,7 @@ from sandbox_magic.result import Result
 from sandbox_magic.spec import check_env
 
 _BEGIN_SECONDS = 1.0  # how long an interrupt waits for a cell that has not begun
-_RESCUE_SECONDS = (1.0, 1.5)  # after which a shell that does not report is made to; see shell/bash.sh, `last`
+_RESCUE_SECONDS = (1.0, 1.5, 2.0)  # after which a shell that does not report is made to; see `_rescue`
 _SIGKILL = 137
 _SETTLE_SECONDS = 0.1  # in which the end of a sandbox follows the SIGKILL of its processes
 _PREPARE_SECONDS = 10.0
@@ -47,6 +47,8 @@ class _Run:
     tick: Tick | None = None
     deadline: float | None = None
     rescues: int = 0
+    deaf: bool = True  # as far as the rescues have shown
+    expected: int = 0  # bytes that a deaf shell will have read at the next rescue
     sent_at: float = 0.0
     duration: float = 0.0
     begun: bool = False
@@ -256,8 +258,7 @@ class Session:
         if run.rescues < len(_RESCUE_SECONDS):
             due = run.sent_at + _RESCUE_SECONDS[run.rescues]
             if time.monotonic() >= due:
-                run.rescues += 1
-                self._link.recover(last=run.rescues == len(_RESCUE_SECONDS))
+                self._rescue(run)
         else:
             due = math.inf
         if run.deadline is not None:
@@ -268,6 +269,21 @@ class Session:
         if wait is not None:
             left = min(left, wait)
         return None if left == math.inf else max(0.0, left)
+
+    def _rescue(self, run: _Run) -> None:
+        """Send what makes a shell report, or end. One that reads exactly that and does neither runs nothing any more.
+
+        Such is a POSIX shell after `set -n`; there is no way back from inside.
+        """
+        run.rescues += 1
+        heard = self._link.heard()
+        run.deaf &= heard is not None and (run.rescues == 1 or heard == run.expected)
+        if run.rescues < len(_RESCUE_SECONDS):
+            run.expected = (heard or 0) + self._link.recover(last=run.rescues == len(_RESCUE_SECONDS) - 1)
+        elif run.deaf and run.begun:
+            self._link.kill()
+        else:
+            run.deaf = False
 
     def _climb(self, run: _Run, *, now: bool) -> None:
         begin = run.sent_at + _BEGIN_SECONDS
@@ -293,6 +309,9 @@ class Session:
             case Finished(code):
                 run.finish(code)
             case Died(code) if run.begun:
+                if run.deaf and run.rescues == len(_RESCUE_SECONDS):
+                    code = None
+                    run.notes.append("the shell ran no commands any more, as after `set -n`, and was ended")
                 run.finish(code, ENDED + self._link.kept(), shell_ended=True)
                 self._link.restart()
             case Exited() if run.begun:
