@@ -45,7 +45,7 @@ class Ladder:
         exhausted: Whether even the last rung has not helped in its time.
     """
 
-    def __init__(self, control: ControlShell, recover: Callable[[], None], *, alone: bool = True) -> None:
+    def __init__(self, control: ControlShell, recover: Callable[[], object], *, alone: bool = True) -> None:
         """Stand before the first rung; only where the session is `alone` in its sandbox is there the last one."""
         self.reached = ""
         self.exhausted = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import threading
 import time
@@ -10,7 +11,7 @@ from collections.abc import Iterator, Mapping
 
 from sandbox_magic.control import ControlShell
 from sandbox_magic.engines.base import Machine
-from sandbox_magic.errors import ProtocolError, SessionError, ShellExited, StartTimeout
+from sandbox_magic.errors import ProtocolError, SandboxError, SessionError, ShellExited, StartTimeout
 from sandbox_magic.protocol import (
     STDERR,
     Died,
@@ -146,11 +147,25 @@ class ShellLink:
         self._transport.send(self.protocol.send(code, stdin=stdin, source=source))
         self._changed = True
 
-    def recover(self, *, last: bool = False) -> None:
-        """Make an interrupted shell report; with `last`, or end."""
-        if self._transport is not None:
-            self._transport.send(self.protocol.recover(last=last))
-            self._recovered = time.monotonic()
+    def recover(self, *, last: bool = False) -> int:
+        """Make an interrupted shell report; with `last`, or end. Return how many bytes it was sent."""
+        if self._transport is None:
+            return 0
+        line = self.protocol.recover(last=last)
+        self._transport.send(line)
+        self._recovered = time.monotonic()
+        return len(line)
+
+    def heard(self) -> int | None:
+        """Return how many bytes the shell has read so far; `None` if nobody can say."""
+        with contextlib.suppress(SandboxError, ValueError):
+            return int(self.control.call(f"heard {self.shell_pid}"))
+        return None
+
+    def kill(self) -> None:
+        """End the shell."""
+        with contextlib.suppress(SandboxError):  # then there is still the ladder
+            self.control.call(f"kill -s KILL {self.shell_pid}")
 
     def receive(self, timeout: float | None) -> Iterator[Event]:
         """Yield what has come for the running cell; what belongs to no cell is kept here."""

@@ -37,6 +37,8 @@ class Run:
     feed: Feed | None = None
     deadline: float | None = None
     rescues: int = 0
+    deaf: bool = True  # as far as the rescues have shown
+    expected: int = 0  # bytes that a deaf shell will have read at the next rescue
     sent_at: float = 0.0
     duration: float = 0.0
     begun: bool = False
@@ -54,6 +56,19 @@ class Run:
         self.done, self.exit_code, self.shell_ended = True, exit_code, shell_ended
         self.duration = time.monotonic() - self.sent_at
         self.notes += note
+
+    def listen(self, heard: int | None, *, last: int) -> bool:
+        """Take how many bytes the shell has read so far; return whether it shall be rescued, or now left to itself.
+
+        One that reads exactly what rescues it and neither reports nor ends runs nothing any more: it is `deaf`. Such is
+        a POSIX shell after `set -n`; there is no way back from inside.
+        """
+        self.rescues += 1
+        self.deaf &= heard is not None and (self.rescues == 1 or heard == self.expected)
+        self.expected = heard or 0
+        if self.rescues == last:
+            self.deaf &= self.begun
+        return self.rescues < last
 
     def result(self, before: list[str]) -> Result:
         """Return what it did; `before` are the notes of what was before it."""

@@ -23,7 +23,7 @@ from sandbox_magic.result import Result
 from sandbox_magic.running import Run, Tick, both, preparation
 
 _BEGIN_SECONDS = 1.0  # how long an interrupt waits for a cell that has not begun
-_RESCUE_SECONDS = (1.0, 1.5)  # after which a shell that does not report is made to; see shell/bash.sh, `last`
+_RESCUE_SECONDS = (1.0, 1.5, 2.0)  # after which a shell that does not report is made to; see `_rescue`
 _SIGKILL = 137
 _SETTLE_SECONDS = 0.1  # in which the end of a sandbox follows the SIGKILL of its processes
 _PREPARE_SECONDS = 10.0
@@ -142,7 +142,8 @@ class Session:
                     run.sent = self._on_terminal(code)
                 with self._feeding(run, stdin, ask):
                     self._execute(run, timeout)
-                self.last = result = self._result(run)
+                self.last = result = run.result(self._link.notes)
+                self._link.notes = []
                 self._link.watch(not self._closed)
         finally:
             self._busy.release()
@@ -281,8 +282,7 @@ class Session:
         if run.rescues < len(_RESCUE_SECONDS):
             due = run.sent_at + _RESCUE_SECONDS[run.rescues]
             if time.monotonic() >= due:
-                run.rescues += 1
-                self._link.recover(last=run.rescues == len(_RESCUE_SECONDS))
+                self._rescue(run)
         else:
             due = math.inf
         if run.deadline is not None:
@@ -298,6 +298,13 @@ class Session:
         """Return what the control shell finds the cell's processes by: shell, supervisor, age in 10 ms."""
         ticks = int((time.monotonic() - run.sent_at) * 100) + 1
         return self._link.shell_pid if run.begun else 0, self._link.protocol.supervisor_pid, ticks
+
+    def _rescue(self, run: Run) -> None:
+        """Send what makes a shell report, or end; a deaf one is ended."""
+        if run.listen(self._link.heard(), last=len(_RESCUE_SECONDS)):
+            run.expected += self._link.recover(last=run.rescues == len(_RESCUE_SECONDS) - 1)
+        elif run.deaf:
+            self._link.kill()
 
     def _climb(self, run: Run, *, now: bool) -> None:
         begin = run.sent_at + _BEGIN_SECONDS
@@ -328,6 +335,9 @@ class Session:
             case Finished(code):
                 run.finish(code)
             case Died(code) if run.begun:
+                if run.deaf and run.rescues == len(_RESCUE_SECONDS):
+                    code = None
+                    run.notes.append("the shell ran no commands any more, as after `set -n`, and was ended")
                 run.finish(code, ENDED + self._link.kept(), shell_ended=True)
                 self._link.restart()
             case Exited() if run.begun:
@@ -379,10 +389,6 @@ class Session:
         self._link.drop()
         self._closed = True
         run.finish(None, f"{why}; the next cell starts a new sandbox", shell_ended=True)
-
-    def _result(self, run: Run) -> Result:
-        notes, self._link.notes = self._link.notes, []
-        return run.result(notes)
 
     @property
     def closed(self) -> bool:

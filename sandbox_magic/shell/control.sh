@@ -110,6 +110,11 @@ stop() {
   echo $#
 }
 
+# heard PID: how many bytes a process has read so far
+heard() {
+  read -r line 2>/dev/null <"/proc/$1/io" && echo "${line#*: }"
+}
+
 # nudge SHELL SUPERVISOR TICKS: SIGINT again to the shell, and to those of the cell's processes that have not had one.
 # A shell that waits for a child goes on after SIGINT if the child does, so both must have it: in `while :; do sleep 1;
 # done` the first one may have come between two children. A program that is cleaning up after its SIGINT is left alone.

@@ -1,0 +1,12 @@
+"""A sample of the differential test: cell by cell is the same as a script."""
+
+from __future__ import annotations
+
+from differential import differences
+
+from sandbox_magic import Sandbox
+
+
+def test_random_scripts_do_what_they_do_in_a_plain_shell(shared: Sandbox, bash: bool) -> None:
+    found = differences(shared, range(30), "bash" if bash else "sh")
+    assert not found, "\n\n".join(found)
