@@ -71,6 +71,11 @@ def test_stop_ends_the_job_and_nothing_else(box: Sandbox) -> None:
     assert other.stop().exit_code in {130, 2}  # 2: busybox ash, which only an error of its own takes out of a line
 
 
+def test_a_job_can_be_stopped_at_once(shared: Sandbox) -> None:
+    for _ in range(5):
+        assert shared.start_job("sleep 4007").stop().interrupted
+
+
 def test_an_interrupt_of_the_session_leaves_jobs_alone(box: Sandbox) -> None:
     job = box.start_job("echo on; until [ -e /tmp/go ]; do sleep 0.05; done; echo off")
     until(lambda: job.output == "on\n")
