@@ -126,6 +126,8 @@ class Job:
             except Exception as error:  # noqa: BLE001 # of `on_output`; whoever waits gets it
                 self.result, self._error = self._session.last, SandboxError(f"job {self.name}: {error}")
             finally:
+                if not self._session.closed:
+                    self._session.forget()
                 self._session.close()
                 self._ended.set()
                 self._begun.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import threading
 import time
@@ -10,7 +11,7 @@ from collections.abc import Iterator, Mapping
 
 from sandbox_magic.control import ControlShell
 from sandbox_magic.engines.base import Machine
-from sandbox_magic.errors import ProtocolError, SessionError, ShellExited, StartTimeout
+from sandbox_magic.errors import ProtocolError, SandboxError, SessionError, ShellExited, StartTimeout
 from sandbox_magic.protocol import (
     STDERR,
     Died,
@@ -188,6 +189,12 @@ class ShellLink:
             if found:
                 return text + '\n\\cd -- "$PWD"'
         raise SessionError("the working directory and the exports of the shell cannot be read")
+
+    def forget(self) -> None:
+        """Remove what the shell has left for a successor: there will be none. A supervisor cannot, if it is ended."""
+        places = ("/dev/shm", "/tmp", "/var/tmp", "/run", '"$HOME"')  # noqa: S108 # inside; those of supervisor.sh
+        with contextlib.suppress(SandboxError):  # it goes with the sandbox
+            self.control.call(f"rm -rf {' '.join(f'{place}/.sandbox-{self._name}' for place in places)}")
 
     # ---- between cells
 
