@@ -57,6 +57,7 @@ class Job:
         self._session = session
         self._capture = SharedCapture()
         self._error: SandboxError | None = None
+        self._begun = threading.Event()
         self._ended = threading.Event()
 
     @property
@@ -94,6 +95,7 @@ class Job:
 
     def stop(self) -> Result:
         """Stop it, by SIGINT first, then harder, and return what it did; again or after its end is harmless."""
+        self._begun.wait()  # before that there is nothing to interrupt
         self._session.interrupt()
         return self.wait()
 
@@ -110,7 +112,12 @@ class Job:
         def work() -> None:
             try:
                 self.result = self._session.run(
-                    self.code, timeout=timeout, stdin=stdin, on_output=on_output, capture=self._capture
+                    self.code,
+                    timeout=timeout,
+                    stdin=stdin,
+                    on_output=on_output,
+                    capture=self._capture,
+                    tick=self._begun.set,
                 )
             except CommandTimeout as error:
                 self.result = error.result
@@ -119,8 +126,11 @@ class Job:
             except Exception as error:  # noqa: BLE001 # of `on_output`; whoever waits gets it
                 self.result, self._error = self._session.last, SandboxError(f"job {self.name}: {error}")
             finally:
+                if not self._session.closed:
+                    self._session.forget()
                 self._session.close()
                 self._ended.set()
+                self._begun.set()
                 if on_end is not None:
                     on_end(self)
 

@@ -207,6 +207,12 @@ class ShellLink:
                 return text + '\n\\cd -- "$PWD"'
         raise SessionError("the working directory and the exports of the shell cannot be read")
 
+    def forget(self) -> None:
+        """Remove what the shell has left for a successor: there will be none. A supervisor cannot, if it is ended."""
+        places = ("/dev/shm", "/tmp", "/var/tmp", "/run", '"$HOME"')  # noqa: S108 # inside; those of supervisor.sh
+        with contextlib.suppress(SandboxError):  # it goes with the sandbox
+            self.control.call(f"rm -rf {' '.join(f'{place}/.sandbox-{self._name}' for place in places)}")
+
     # ---- between cells
 
     def late_output(self) -> list[LateOutput]:

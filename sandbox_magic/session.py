@@ -177,6 +177,10 @@ class Session:
             if env or cwd:
                 self._prepare(env, cwd)
 
+    def forget(self) -> None:
+        """Leave nothing behind inside; the next thing to do is `close`."""
+        self._link.forget()
+
     def late_output(self) -> list[LateOutput]:
         """Take what background jobs have printed between cells."""
         return self._link.late_output()

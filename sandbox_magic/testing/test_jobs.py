@@ -71,6 +71,11 @@ def test_stop_ends_the_job_and_nothing_else(box: Sandbox) -> None:
     assert other.stop().exit_code in {130, 2}  # 2: busybox ash, which only an error of its own takes out of a line
 
 
+def test_a_job_can_be_stopped_at_once(shared: Sandbox) -> None:
+    for _ in range(5):
+        assert shared.start_job("sleep 4007").stop().interrupted
+
+
 def test_an_interrupt_of_the_session_leaves_jobs_alone(box: Sandbox) -> None:
     job = box.start_job("echo on; until [ -e /tmp/go ]; do sleep 0.05; done; echo off")
     until(lambda: job.output == "on\n")
@@ -115,3 +120,13 @@ def test_jobs_end_with_the_sandbox(box: Sandbox) -> None:
         job.wait(SECONDS)
     assert (job.running, job.exit_code, job.output) == (False, None, "on\n")
     assert box.start_job("echo new").wait(SECONDS).output == "new\n"
+
+
+def test_jobs_and_feeds_leave_nothing_inside(box: Sandbox) -> None:
+    """The folder of the persistent shell is the only one; no helper waits for a reader."""
+    folders = "ls -d /dev/shm/.sandbox-* /tmp/.sandbox-* 2>/dev/null | wc -l"
+    count = folders + "; cat /proc/[0-9]*/comm 2>/dev/null | grep -c '^cat$'"
+    for _ in range(3):
+        box.start_job("echo job").wait(SECONDS)
+        box.run("head -n 1", stdin=iter([b"x\n" * 200_000]))
+    until(lambda: box.run(count).stdout.split() == ["1", "1"])  # the one `cat` is its own

@@ -80,6 +80,14 @@ def test_it_asks_when_the_cell_waits(shared: Sandbox) -> None:
     assert asked == ["one", "two", None]
 
 
+def test_it_asks_on_a_terminal_too(shared: Sandbox) -> None:
+    if "--echo" not in shared.run("script --help 2>/dev/null; true").stdout:
+        return
+    answers = iter(["one", None])
+    result = shared.run("read x; [ -t 1 ] && echo $x; cat", ask=lambda: next(answers), tty=True, timeout=SECONDS)
+    assert result.stdout == "one\n"
+
+
 def test_it_does_not_ask_who_does_not_wait(shared: Sandbox) -> None:
     asked: list[int] = []
     result = shared.run("sleep 1; echo done | cat", ask=lambda: asked.append(1), timeout=SECONDS)
