@@ -132,7 +132,8 @@ class Asker:
 
     Args:
         feed: Where the answers go.
-        ask: Returns a line without its newline, or `None` for the end of the input.
+        ask: Returns a line without its newline, or `None` for the end of the input. `KeyboardInterrupt` says that the
+            cell is being interrupted.
         cell: Returns what the cell's processes are found by; empty while it has not begun.
     """
 
@@ -151,7 +152,11 @@ class Asker:
             self._seen = self._seen + 1 if cell and self._feed.waited_for(cell) else 0
             if self._seen > 1:
                 self._seen = 0
-                self._answer(self._ask())
+                try:
+                    self._answer(self._ask())
+                except KeyboardInterrupt:  # the cell is being stopped: an end of its input would let it go on first
+                    self._done = True
+                    return None
             self._due = time.monotonic() + _LOOK_SECONDS
         return max(0.0, self._due - time.monotonic())
 

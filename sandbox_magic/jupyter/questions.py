@@ -32,7 +32,7 @@ class Questions:
         self._line = (self._line + output.data).rpartition(b"\n")[2][-_LINE_MAX:]
 
     def ask(self) -> str | None:
-        """Return a line from the user; `None` for the end of the input."""
+        """Return a line from the user; `None` for the end of the input; raise `KeyboardInterrupt` for neither."""
         read = getpass.getpass if _SECRET.search(self._line) else input
         self._line = b""
         sys.stdout.flush()
@@ -46,7 +46,7 @@ class Questions:
             return None
         except KeyboardInterrupt:
             signal.raise_signal(signal.SIGINT)  # now it is a request again, to stop the cell
-            return None
+            raise
         return None if text in {END, "\x04"} else text
 
 
