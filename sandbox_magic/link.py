@@ -35,7 +35,10 @@ _LATE_MAX = 1 << 20  # bytes of late output that are kept until somebody takes t
 BETWEEN = "the shell had ended since the last cell; this is a new one, with "
 EXPORTS = "the working directory and the exports of the last finished cell"
 KEPT = EXPORTS + " (variables, functions and jobs are lost)"
-RESTORED = EXPORTS + ", and the {what} of the last pause between cells ({lost}jobs, traps and open files are lost)"
+RESTORED = (
+    EXPORTS + ", and the variables, aliases, options and (bash only) functions of the last pause between cells "
+    "(jobs, traps and open files are lost)"
+)
 NOT_KEPT = "nothing restored: what a new shell needs was lost too"
 
 
@@ -245,11 +248,7 @@ class ShellLink:
 
     def kept(self) -> str:
         """Say what the next shell will have."""
-        if not self._restore:
-            return KEPT
-        if self.protocol.shell.rpartition("/")[2] == "bash":
-            return RESTORED.format(what="variables, functions, aliases and options", lost="")
-        return RESTORED.format(what="variables, aliases and options", lost="functions, ")
+        return RESTORED if self._restore else KEPT
 
     def _checkpoint(self) -> None:
         """Save the shell's state if a cell has run since the last time; called by the watcher after a moment's rest."""
