@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import time
 from collections.abc import Callable, Mapping
@@ -13,6 +14,8 @@ from sandbox_magic.ladder import Ladder
 from sandbox_magic.protocol import Output
 from sandbox_magic.result import Result
 from sandbox_magic.spec import check_env
+
+RESCUE_SECONDS = (1.0, 1.5, 2.0)  # after which a shell that does not report is made to; see `Run.listen`
 
 Tick = Callable[[], float | None]
 
@@ -57,7 +60,12 @@ class Run:
         self.duration = time.monotonic() - self.sent_at
         self.notes += note
 
-    def listen(self, heard: int | None, *, last: int) -> bool:
+    @property
+    def rescue_due(self) -> float:
+        """When the shell is to be rescued the next time."""
+        return self.sent_at + RESCUE_SECONDS[self.rescues] if self.rescues < len(RESCUE_SECONDS) else math.inf
+
+    def listen(self, heard: int | None) -> bool:
         """Take how many bytes the shell has read so far; return whether it shall be rescued, or now left to itself.
 
         One that reads exactly what rescues it and neither reports nor ends runs nothing any more: it is `deaf`. Such is
@@ -66,9 +74,9 @@ class Run:
         self.rescues += 1
         self.deaf &= heard is not None and (self.rescues == 1 or heard == self.expected)
         self.expected = heard or 0
-        if self.rescues == last:
+        if self.rescues == len(RESCUE_SECONDS):
             self.deaf &= self.begun
-        return self.rescues < last
+        return self.rescues < len(RESCUE_SECONDS)
 
     def result(self, before: list[str]) -> Result:
         """Return what it did; `before` are the notes of what was before it."""

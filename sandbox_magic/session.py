@@ -20,10 +20,9 @@ from sandbox_magic.ladder import Ladder
 from sandbox_magic.link import ShellLink
 from sandbox_magic.protocol import Died, Event, Exited, Finished, LateOutput, Output, Started
 from sandbox_magic.result import Result
-from sandbox_magic.running import Run, Tick, both, preparation
+from sandbox_magic.running import RESCUE_SECONDS, Run, Tick, both, preparation
 
 _BEGIN_SECONDS = 1.0  # how long an interrupt waits for a cell that has not begun
-_RESCUE_SECONDS = (1.0, 1.5, 2.0)  # after which a shell that does not report is made to; see `_rescue`
 _SIGKILL = 137
 _SETTLE_SECONDS = 0.1  # in which the end of a sandbox follows the SIGKILL of its processes
 _PREPARE_SECONDS = 10.0
@@ -283,14 +282,9 @@ class Session:
     def _wait(self, run: Run) -> float | None:
         """Return how long to wait for the next bytes."""
         wait = run.tick() if run.tick is not None else None
-        if run.rescues < len(_RESCUE_SECONDS):
-            due = run.sent_at + _RESCUE_SECONDS[run.rescues]
-            if time.monotonic() >= due:
-                self._rescue(run)
-        else:
-            due = math.inf
-        if run.deadline is not None:
-            due = min(due, run.deadline)
+        if time.monotonic() >= run.rescue_due:
+            self._rescue(run)
+        due = min(run.rescue_due, math.inf if run.deadline is None else run.deadline)
         left = due - time.monotonic()
         if run.ladder.climbing:
             left = min(left, run.ladder.wait())
@@ -305,8 +299,8 @@ class Session:
 
     def _rescue(self, run: Run) -> None:
         """Send what makes a shell report, or end; a deaf one is ended."""
-        if run.listen(self._link.heard(), last=len(_RESCUE_SECONDS)):
-            run.expected += self._link.recover(last=run.rescues == len(_RESCUE_SECONDS) - 1)
+        if run.listen(self._link.heard()):
+            run.expected += self._link.recover(last=run.rescues == len(RESCUE_SECONDS) - 1)
         elif run.deaf:
             self._link.kill()
 
@@ -339,7 +333,7 @@ class Session:
             case Finished(code):
                 run.finish(code)
             case Died(code) if run.begun:
-                if run.deaf and run.rescues == len(_RESCUE_SECONDS):
+                if run.deaf and run.rescues == len(RESCUE_SECONDS):
                     code = None
                     run.notes.append("the shell ran no commands any more, as after `set -n`, and was ended")
                 run.finish(code, ENDED + self._link.kept(), shell_ended=True)
