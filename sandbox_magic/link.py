@@ -33,12 +33,8 @@ _ECHO_SECONDS = 2.0
 _LATE_MAX = 1 << 20  # bytes of late output that are kept until somebody takes them
 
 BETWEEN = "the shell had ended since the last cell; this is a new one, with "
-EXPORTS = "the working directory and the exports of the last finished cell"
-KEPT = EXPORTS + " (variables, functions and jobs are lost)"
-RESTORED = (
-    EXPORTS + ", and the variables, aliases, options and (bash only) functions of the last pause between cells "
-    "(jobs, traps and open files are lost)"
-)
+KEPT = "the same directory and exports (lost: variables, functions, jobs)"
+RESTORED = "the same directory and exports, and the variables{} of the last pause (lost: {}jobs, traps, open files)"
 NOT_KEPT = "nothing restored: what a new shell needs was lost too"
 
 
@@ -248,7 +244,10 @@ class ShellLink:
 
     def kept(self) -> str:
         """Say what the next shell will have."""
-        return RESTORED if self._restore else KEPT
+        if not self._restore:
+            return KEPT
+        bash = self.protocol.shell.rpartition("/")[2] == "bash"  # others cannot list their functions
+        return RESTORED.format(" and functions", "") if bash else RESTORED.format("", "functions, ")
 
     def _checkpoint(self) -> None:
         """Save the shell's state if a cell has run since the last time; called by the watcher after a moment's rest."""
