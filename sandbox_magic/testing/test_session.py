@@ -141,7 +141,7 @@ def test_a_new_shell_is_as_the_old_one_was(box: Sandbox, bash: bool) -> None:
         box.run("a=(1 '2 3'); declare -A m=([k]='v w'); f() { echo \"in f $1\"; }; shopt -s extglob; set -o pipefail")
     rest(box)
     ended = box.run("kill -9 $$")
-    assert "aliases, options" in ended.notes[0]
+    assert "variables" in ended.notes[0]
     assert "jobs, traps" in ended.notes[0]
     after = box.run('hi; echo "$text"; umask; pwd; case $- in *u*) echo u;; esac')
     assert after.stdout == "hi\nit's\nok\n0027\n/tmp\nu\n"
