@@ -59,9 +59,11 @@ def contract(package: Path, *arguments: str) -> subprocess.CompletedProcess[str]
 
 
 def test_it_gets_a_place_by_its_name(package: Path) -> None:
-    done = contract(package, "--engine", "third", "-k", "test_stdin or only-newlines or test_no_network_until_asked")
+    done = contract(
+        package, "--engine", "third", "-k", "test_check_and_failed or only-newlines or test_no_network_until_asked"
+    )
     assert done.returncode == 0, done.stdout
-    for name in ("test_stdin[third]", "test_case[third-only-newlines]"):
+    for name in ("test_check_and_failed[third]", "test_case[third-only-newlines]"):
         assert f"{name} PASSED" in done.stdout
     assert "2 passed" in done.stdout
     assert "test_no_network_until_asked" not in done.stdout  # it declares no such capability
@@ -70,14 +72,14 @@ def test_it_gets_a_place_by_its_name(package: Path) -> None:
 
 def test_its_author_declares_more_places(package: Path) -> None:
     (package / "project" / "conftest.py").write_text(PLACES)
-    done = contract(package, "--engine", "third", "-k", "test_stdin")
+    done = contract(package, "--engine", "third", "-k", "test_check_and_failed")
     assert done.returncode == 0, done.stdout
-    assert "test_stdin[third-sh] PASSED" in done.stdout
+    assert "test_check_and_failed[third-sh] PASSED" in done.stdout
     assert "1 passed" in done.stdout
 
 
 def test_one_that_is_missing_fails(package: Path) -> None:
-    done = contract(package, "--engine", "absent", "-k", "test_stdin")
+    done = contract(package, "--engine", "absent", "-k", "test_check_and_failed")
     assert done.returncode == 1
     assert "it is not here" in done.stdout
     assert "skipped" not in done.stdout
