@@ -10,8 +10,8 @@ the reasons.
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -172,7 +172,7 @@ class ShellProtocol:
         self.shell = ""
         self.supervisor_pid = 0
         self.last_exit_code = 0
-        self._prefix = secrets.token_hex(_PREFIX // 2).encode()
+        self._prefix = os.urandom(_PREFIX // 2).hex().encode()
         self._token = self._random = b""
         self._flags = ""
         self._streams = {name: _Stream(name, self._prefix) for name in STREAMS}
@@ -239,7 +239,7 @@ class ShellProtocol:
     def _fresh_token(self) -> bytes:
         """Return random digits that were never used; drawn for many cells at once, for each draw is a system call."""
         if not self._random:
-            self._random = secrets.token_hex(_TOKEN * 64).encode()
+            self._random = os.urandom(_TOKEN * 64).hex().encode()
         token, self._random = self._random[:_TOKEN], self._random[_TOKEN:]
         return token
 

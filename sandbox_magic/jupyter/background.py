@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextvars
 import html
+import os
 import sys
 import threading
 import time
-import uuid
 from collections import deque
 from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any
@@ -40,7 +40,7 @@ class Tail:
         self._lock = threading.Lock()
         self._lines: deque[str] = deque(maxlen=LINES)
         self._open = b""
-        self._display_id = f"sandbox-{uuid.uuid4().hex}"
+        self._display_id = f"sandbox-{os.urandom(16).hex()}"
         self._head = ""
         self._timer: threading.Timer | None = None
         self._drawn = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.magic import line_cell_magic, line_magic, magics_class, no_var_expand
@@ -103,4 +104,5 @@ def _owner(ipython: Any, name: str) -> str:
 
 
 def _is_ours(function: object) -> bool:
-    return isinstance(getattr(function, "__self__", None), SandboxMagics)
+    # By type first: to ask IPython's own magics for an attribute loads those that are not loaded yet (IPython 9).
+    return isinstance(function, MethodType) and isinstance(function.__self__, SandboxMagics)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextvars
 import html
+import os
 import re
 import shutil
 import sys
 import threading
 import time
-import uuid
 from typing import Any
 
 from sandbox_magic.ansi import sanitize
@@ -74,7 +74,7 @@ class StatusDisplay:
         self._phases: list[str] = []
         self._began = self._drawn = 0.0
         self._shown = False
-        self._display_id = f"sandbox-{uuid.uuid4().hex}"
+        self._display_id = f"sandbox-{os.urandom(16).hex()}"
 
     def _show_later(self) -> None:
         context = contextvars.copy_context()  # newer kernels find the cell of an output by it
