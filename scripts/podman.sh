@@ -47,17 +47,19 @@ start() {
     done
 }
 
-# Names without a registry belong to Docker Hub in Docker's language; `podman load` calls them localhost/NAME.
+# In Docker's language, which our engine speaks too: a short name means there what it means in Docker. `podman load` calls
+# it localhost/NAME instead.
+compat() { docker --host "${CONTAINER_HOST:-unix://$socket}" "$@" >/dev/null 2>&1; }
+
 load() {
     local image
     for image in debian:stable-slim busybox:latest; do
-        if remote image exists "docker.io/library/$image"; then
+        if compat image inspect "$image"; then
             say "$image is there"
         else
             say "loading $image from the Docker Engine"
             docker save "$image" | remote load --quiet >/dev/null || fail "podman does not load $image"
-            remote tag "localhost/$image" "docker.io/library/$image" 2>/dev/null ||
-                remote image exists "docker.io/library/$image" || fail "podman does not tag $image"
+            compat tag "localhost/$image" "$image" || compat image inspect "$image" || fail "podman does not tag $image"
         fi
     done
 }
