@@ -7,6 +7,7 @@ Who is to blame picks the class: the user's line (`InvalidOptions`), the engine 
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -168,3 +169,19 @@ class CommandTimeout(SandboxError, TimeoutError):
 
     def _remarks(self) -> tuple[str, ...]:
         return self.result.notes
+
+
+def unknown_name(what: str, name: str, names: Sequence[str], *, none: str) -> InvalidOptions:
+    """Return the error that something of this name is not there, with what was meant or what there is.
+
+    Args:
+        what: What was looked for.
+        name: What the user called it.
+        names: Those that are there.
+        none: What is said if there are none.
+    """
+    from difflib import get_close_matches  # noqa: PLC0415 # only for this
+
+    near = get_close_matches(name, names, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names)}" if names else none
+    return InvalidOptions(f"no {what} is named {name!r}: {hint}")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import itertools
 import threading
 from collections.abc import Callable, Mapping
 
 from sandbox_magic.capture import Capture
-from sandbox_magic.errors import CommandTimeout, InvalidOptions, SandboxError
+from sandbox_magic.errors import CommandTimeout, InvalidOptions, SandboxError, unknown_name
 from sandbox_magic.feed import Source
 from sandbox_magic.protocol import Output
 from sandbox_magic.result import Result
@@ -103,7 +102,7 @@ class Job:
         self,
         *,
         timeout: float | None,
-        stdin: bytes | Source | None,
+        stdin: str | bytes | Source | None,
         on_output: Callable[[Output], object] | None,
         on_end: Callable[[Job], object] | None,
     ) -> None:
@@ -168,9 +167,7 @@ class Jobs:
             names = list(self._jobs)
             if name in self._jobs:
                 return self._jobs[name]
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names)}" if names else "there is none"
-        raise InvalidOptions(f"no job is named {name!r}: {hint}")
+        raise unknown_name("job", name, names, none="there is none")
 
     def check(self, name: str) -> None:
         """Refuse a name that a running job has.

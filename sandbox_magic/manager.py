@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import difflib
 import os
 import threading
 import time
@@ -12,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sandbox_magic.errors import InvalidOptions
+from sandbox_magic.errors import InvalidOptions, unknown_name
 from sandbox_magic.spec import SandboxSpec
 
 if TYPE_CHECKING:
@@ -138,7 +137,7 @@ class SandboxManager:
             held = self._held.pop(name, None)
             names = sorted(self._held)
         if held is None:
-            raise _unknown(name, names)
+            raise unknown_name("sandbox", name, names, none="there is none yet")
         held.sandbox.close()
 
     def close_all(self, timeout: float = CLOSE_AT_EXIT) -> None:
@@ -161,7 +160,7 @@ class SandboxManager:
             held = self._held.get(name)
             names = sorted(self._held)
         if held is None:
-            raise _unknown(name, names)
+            raise unknown_name("sandbox", name, names, none="there is none yet")
         return held
 
     def _refuse_in_child(self) -> None:
@@ -186,12 +185,6 @@ def _already_runs(spec: SandboxSpec, asked: SandboxSpec, name: str) -> InvalidOp
 
 def _shown(value: object) -> str:
     return "none" if value == () else "the profile's" if value is None else repr(value)
-
-
-def _unknown(name: str, names: list[str]) -> InvalidOptions:
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names)}" if names else "there is none yet"
-    return InvalidOptions(f"no sandbox is named {name!r}: {hint}")
 
 
 def _close_beside(sandbox: Sandbox) -> threading.Thread | None:

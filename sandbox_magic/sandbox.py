@@ -230,7 +230,6 @@ class Sandbox:
             KeyboardInterrupt: It was interrupted; `last` has the result.
             SessionBusy, EngineError: Another thread runs a command here; the engine failed.
         """
-        given = stdin.encode() if isinstance(stdin, str) else stdin
         session = self._running()
         switch = network and not self._online
         try:
@@ -240,7 +239,7 @@ class Sandbox:
                 self.last = session.run(
                     code,
                     timeout=timeout,
-                    stdin=given,
+                    stdin=stdin,
                     ask=ask,
                     on_output=on_output,
                     env=env,
@@ -292,8 +291,7 @@ class Sandbox:
         assert machine is not None
         own = self._session_in(machine, alone=False)
         job = self.jobs.add(name, code, own, env=env or {}, cwd=cwd, of=session.exports())
-        given = stdin.encode() if isinstance(stdin, str) else stdin
-        job.start(timeout=timeout, stdin=given, on_output=on_output, on_end=on_end)
+        job.start(timeout=timeout, stdin=stdin, on_output=on_output, on_end=on_end)
         return job
 
     def interrupt(self) -> None:

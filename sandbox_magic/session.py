@@ -92,7 +92,7 @@ class Session:
         code: str,
         *,
         timeout: float | None = None,
-        stdin: bytes | Source | None = None,
+        stdin: str | bytes | Source | None = None,
         ask: Ask | None = None,
         on_output: Callable[[Output], object] | None = None,
         env: Mapping[str, str] | None = None,
@@ -106,8 +106,8 @@ class Session:
         Args:
             code: Any shell text.
             timeout: Seconds; then the interrupt ladder.
-            stdin: What the cell reads: bytes, or an iterator of bytes or an object with `read`, which another thread
-                reads as the cell goes on; end of file at once if `None`.
+            stdin: What the cell reads: text, bytes, or an iterator of bytes or an object with `read`, which another
+                thread reads as the cell goes on; end of file at once if `None`.
             ask: Called in this thread whenever the cell waits for input, which is then the line that this returns;
                 `None` ends the input.
             on_output: Called in this thread with each piece of output as it comes. What it raises stops the cell.
@@ -210,8 +210,9 @@ class Session:
             raise InvalidOptions(f"the cell was not run, its env or cwd cannot be set: {said[-300:]}")
 
     @contextmanager
-    def _feeding(self, run: Run, stdin: bytes | Source | None, ask: Ask | None) -> Iterator[None]:
+    def _feeding(self, run: Run, stdin: str | bytes | Source | None, ask: Ask | None) -> Iterator[None]:
         """Give the run its stdin."""
+        stdin = stdin.encode() if isinstance(stdin, str) else stdin
         if isinstance(stdin, bytes) or (stdin is None and ask is None):
             run.stdin = stdin
             yield

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from typing import IO, Protocol
 
 from sandbox_magic.errors import EngineError
+from sandbox_magic.per_process import PerProcess
 from sandbox_magic.protocol import STDERR, STDOUT
 
 _READ = 1 << 16  # a small buffer is not allocated anew from the system for each message
@@ -299,20 +300,4 @@ class Watcher:
                 self._arm()
 
 
-_watcher: Watcher | None = None
-
-
-def watcher() -> Watcher:
-    """Return this process's watcher."""
-    global _watcher  # noqa: PLW0603 # one for the process, made on first use, and anew after a fork
-    if _watcher is None:
-        _watcher = Watcher()
-    return _watcher
-
-
-def _forget() -> None:
-    global _watcher  # noqa: PLW0603 # the thread did not come along
-    _watcher = None
-
-
-os.register_at_fork(after_in_child=_forget)
+watcher = PerProcess(Watcher)

@@ -16,7 +16,6 @@ import shutil
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from sandbox_magic.engines import bwrap, cgroups, seccomp, traces
@@ -155,14 +154,12 @@ class BubblewrapMachine(Machine):
         return int(word) if word else None
 
     def describe(self) -> dict[str, object]:
+        limits = self._limits.describe()  # a group has them: each was read back
         if self._leaf is not None:
-            limits = self._leaf.describe() | {"limits by": self._leaf.kind, "oom killed": self._leaf.oom_kills() > 0}
+            limits |= {"limits by": self._leaf.kind, "oom killed": self._leaf.oom_kills() > 0}
         else:
-            wish = self._limits
-            limits = {"memory limit": wish.memory, "pids limit": wish.pids, "cpus limit": "none"}
-            limits["limits by"] = (
-                "a watchdog for memory, rlimits for processes: this host lets us make no control group"
-            )
+            by = "a watchdog for memory, rlimits for processes: this host lets us make no control group"
+            limits |= {"cpus limit": "none", "limits by": by}
         return {"engine": "bubblewrap", "sandbox": self.id[:12], "online": False, **limits}
 
     def alive(self) -> bool:
@@ -174,7 +171,8 @@ class BubblewrapMachine(Machine):
         self._process.stdin.close()
         self._process.kill()
         self._process.wait()
-        watchdog().forget(self._process.pid)
+        if self._leaf is None:  # else there is no watchdog, and none is started for this
+            watchdog().forget(self._process.pid)
         if self._process.stderr is not None:
             self._process.stderr.close()
         self._reports.close()
@@ -257,8 +255,7 @@ class BubblewrapEngine(Engine):
             with contextlib.ExitStack() as theirs:
                 for fd in (speak, tell, block):
                     theirs.callback(os.close, fd)
-                given = self._given(candidate, spec, trace, uid, theirs, tell, block)
-                given = given if leaf else replace(given, pids=str(_wish(spec).pids))
+                given = self._given(candidate, spec, trace, uid, theirs, tell, block, limits=leaf is None)
                 process = spawner().start(
                     [*drop_to(uid), *arguments(spec, given)],
                     stdin=subprocess.PIPE,
@@ -277,7 +274,7 @@ class BubblewrapEngine(Engine):
             except BaseException:
                 machine.close()
                 raise
-            with contextlib.suppress(BrokenPipeError):  # it has ended, which `wait_ready` explains
+            with contextlib.suppress(BrokenPipeError):  # it has ended, which `begin` explains
                 os.write(admit, b"x")
         return machine
 
@@ -290,8 +287,10 @@ class BubblewrapEngine(Engine):
         stack: contextlib.ExitStack,
         info: int,
         block: int,
+        *,
+        limits: bool,
     ) -> Given:
-        """Open what bubblewrap reads, until the stack closes."""
+        """Open what bubblewrap reads, until the stack closes; with `limits` the keeper limits the processes."""
         etc = {file: _memory_file(text.encode(), stack) for file, text in etc_files().items()}
         etc |= {file: _opened(f"/etc/{file}", stack) for file in ETC_COPIED if Path("/etc", file).is_file()}
         closed = closed_to(Path(candidate.path), uid)
@@ -306,6 +305,7 @@ class BubblewrapEngine(Engine):
             etc=etc,
             info=info,
             block=block,
+            pids=str(_wish(spec).pids) if limits else "",
         )
 
     def found(self) -> list[Found]:
@@ -333,7 +333,7 @@ def _why_none() -> str:
 
 
 def _child(info: int) -> int:
-    """Return the process id of bubblewrap's child; 0 if it ended before it made one, which `wait_ready` explains."""
+    """Return the process id of bubblewrap's child; 0 if it ended before it made one, which `begin` explains."""
     said = b""
     while data := os.read(info, 4096):
         said += data

@@ -29,6 +29,10 @@ class Wish:
     pids: int
     cpus: float
 
+    def describe(self) -> dict[str, object]:
+        """Return them as `status` shows them."""
+        return {"memory limit": self.memory, "pids limit": self.pids, "cpus limit": self.cpus}
+
 
 class Leaf:
     """A group, or in version 1 three, for one sandbox.
@@ -38,10 +42,9 @@ class Leaf:
         folders: The groups that a process must join.
     """
 
-    def __init__(self, kind: str, folders: Sequence[Path], facts: dict[str, object]) -> None:
+    def __init__(self, kind: str, folders: Sequence[Path]) -> None:
         self.kind = kind
         self.folders = folders
-        self._facts = facts
 
     def join(self, *processes: int) -> None:
         """Move processes into the group. It may take 10 ms: the kernel waits until nobody looks at the old one.
@@ -59,10 +62,6 @@ class Leaf:
                     raise EngineError(
                         f"{folder}: the sandbox cannot join its control group: {error.strerror}"
                     ) from None
-
-    def describe(self) -> dict[str, object]:
-        """Return the limits as the kernel has them."""
-        return dict(self._facts)
 
     def oom_kills(self) -> int:
         """Return how many processes the memory limit has cost."""
@@ -114,7 +113,7 @@ def _version_2(name: str, wish: Wish) -> Leaf:
             limits = {"memory.max": wish.memory, "memory.swap.max": 0, "pids.max": wish.pids, "cpu.max": quota}
             for file, value in limits.items():
                 _limit(folder / file, value)
-            return Leaf("cgroup v2", [folder], _facts(wish))
+            return Leaf("cgroup v2", [folder])
         except (OSError, EngineError):
             folder.rmdir()
     raise EngineError("no delegated group")
@@ -158,7 +157,7 @@ def _version_1(name: str, wish: Wish) -> Leaf:
     except (OSError, KeyError, EngineError):
         remove(list(folders.values()))
         raise EngineError("no groups of version 1 can be made") from None
-    return Leaf("cgroup v1", list(folders.values()), _facts(wish))
+    return Leaf("cgroup v1", list(folders.values()))
 
 
 def _own_groups() -> Iterator[tuple[str, str]]:
@@ -166,10 +165,6 @@ def _own_groups() -> Iterator[tuple[str, str]]:
         _, names, path = line.split(":", 2)
         for controller in names.split(","):
             yield controller, path
-
-
-def _facts(wish: Wish) -> dict[str, object]:
-    return {"memory limit": wish.memory, "pids limit": wish.pids, "cpus limit": wish.cpus}
 
 
 def _limit(file: Path, value: object) -> None:

@@ -62,13 +62,18 @@ class Connection:
             self.tunnel.close()
 
 
+def _named(docker_host: str | None, variable: str) -> Endpoint | None:
+    """Return the place that the user named, in the wish or else in the environment."""
+    if docker_host:
+        return Endpoint("docker_host=", docker_host)
+    url = os.environ.get(variable)
+    return Endpoint(variable, url) if url else None
+
+
 def docker_places(docker_host: str | None) -> Iterator[Endpoint]:
     """Yield the places of a Docker Engine; one that the user named stands alone: another is not what was asked for."""
-    if docker_host:
-        yield Endpoint("docker_host=", docker_host)
-        return
-    if os.environ.get("DOCKER_HOST"):
-        yield Endpoint("DOCKER_HOST", os.environ["DOCKER_HOST"])
+    if (named := _named(docker_host, "DOCKER_HOST")) is not None:
+        yield named
         return
     from docker.context import ContextAPI  # noqa: PLC0415 # the SDK is heavy
 
@@ -87,11 +92,8 @@ def docker_places(docker_host: str | None) -> Iterator[Endpoint]:
 
 def podman_places(docker_host: str | None) -> Iterator[Endpoint]:
     """Yield the places of a Podman; one that the user named stands alone."""
-    if docker_host:
-        yield Endpoint("docker_host=", docker_host)
-        return
-    if os.environ.get("CONTAINER_HOST"):
-        yield Endpoint("CONTAINER_HOST", os.environ["CONTAINER_HOST"])
+    if (named := _named(docker_host, "CONTAINER_HOST")) is not None:
+        yield named
         return
     if os.environ.get("DOCKER_HOST"):
         yield Endpoint("DOCKER_HOST", os.environ["DOCKER_HOST"])

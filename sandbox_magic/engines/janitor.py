@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-import threading
 from collections.abc import Iterable
 from pathlib import Path
 
+from sandbox_magic.per_process import PerProcess
 from sandbox_magic.shell import script
 
 
@@ -38,24 +38,4 @@ class Janitor:
         os.close(self._tell)
 
 
-_janitor: Janitor | None = None
-_lock = threading.Lock()
-
-
-def janitor() -> Janitor:
-    """Return this process's janitor."""
-    global _janitor  # noqa: PLW0603 # one for the process, made on first use, and anew after a fork
-    with _lock:
-        if _janitor is None:
-            _janitor = Janitor()
-        return _janitor
-
-
-def _forget() -> None:
-    global _janitor, _lock  # it is our parent's; another thread may have held the lock
-    if _janitor is not None:
-        _janitor.close_in_child()
-    _janitor, _lock = None, threading.Lock()
-
-
-os.register_at_fork(after_in_child=_forget)
+janitor = PerProcess(Janitor, in_child=Janitor.close_in_child)

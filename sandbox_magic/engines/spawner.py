@@ -6,13 +6,14 @@ would be killed as soon as that thread ends. This thread lives until the process
 
 from __future__ import annotations
 
-import os
 import queue
 import subprocess
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any
+
+from sandbox_magic.per_process import PerProcess
 
 _Job = tuple[Sequence[str], dict[str, Any], "Future[subprocess.Popen[bytes]]"]
 
@@ -47,22 +48,4 @@ def _popen(argv: Sequence[str], options: dict[str, Any]) -> subprocess.Popen[byt
     return subprocess.Popen(argv, **options)
 
 
-_spawner: Spawner | None = None
-_lock = threading.Lock()
-
-
-def spawner() -> Spawner:
-    """Return this process's spawner."""
-    global _spawner  # noqa: PLW0603 # one for the process, made on first use, and anew after a fork
-    with _lock:
-        if _spawner is None:
-            _spawner = Spawner()
-        return _spawner
-
-
-def _forget() -> None:
-    global _spawner, _lock  # the thread did not come along; another one may have held the lock
-    _spawner, _lock = None, threading.Lock()
-
-
-os.register_at_fork(after_in_child=_forget)
+spawner = PerProcess(Spawner)

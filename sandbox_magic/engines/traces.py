@@ -48,35 +48,31 @@ def home() -> Path:
 class Trace:
     """The folder of one sandbox.
 
-    Args:
+    Attributes:
         ident: The sandbox's id.
+        folder: All of it.
     """
 
     def __init__(self, ident: str) -> None:
         self.ident = ident
-        self._folder = home() / ident
+        self.folder = home() / ident
 
     @property
     def pipes(self) -> Path:
         """The folder that is shown inside; what is in it can be opened by name, not listed."""
-        return self._folder / "d"
+        return self.folder / "d"
 
     @classmethod
     def make(cls, uid: int) -> Trace:
         """Make the folder of a new sandbox, whose user has this id on the host."""
         trace = cls(secrets.token_hex(32))
-        trace._folder.mkdir(mode=0o711)
-        trace._folder.chmod(0o711)
+        trace.folder.mkdir(mode=0o711)
+        trace.folder.chmod(0o711)
         trace.pipes.mkdir()
         os.chown(trace.pipes, uid, uid)
         trace.pipes.chmod(0o311)
         trace.record()
         return trace
-
-    @property
-    def folder(self) -> Path:
-        """All of it."""
-        return self._folder
 
     def record(self, pid: int = 0, labels: Mapping[str, str] | None = None, groups: Sequence[Path] = ()) -> None:
         """Write down what the sandbox is; without a process it is being made, and belongs to us."""
@@ -87,13 +83,13 @@ class Trace:
             "labels": dict(labels or {}),
             "groups": [str(path) for path in groups],
         }
-        partial = self._folder / "record.partial"
+        partial = self.folder / "record.partial"
         partial.write_text(json.dumps(facts), encoding="utf-8")
-        partial.replace(self._folder / "record.json")
+        partial.replace(self.folder / "record.json")
 
     def _facts(self) -> dict[str, object]:
         try:
-            facts = json.loads((self._folder / "record.json").read_text(encoding="utf-8"))
+            facts = json.loads((self.folder / "record.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
         return facts if isinstance(facts, dict) else {}
@@ -123,7 +119,7 @@ class Trace:
         cgroups.remove([Path(str(path)) for path in groups] if isinstance(groups, list) else [])
         with contextlib.suppress(OSError):  # it is gone already
             self.pipes.chmod(0o700)  # cannot be listed otherwise, but by root
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def all_traces() -> list[Trace]:

@@ -14,6 +14,8 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from sandbox_magic.per_process import PerProcess
+
 _EVERY_SECONDS = 0.25
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -94,22 +96,4 @@ def _share(pid: int, size: int) -> int:
     return size
 
 
-_watchdog: Watchdog | None = None
-_lock = threading.Lock()
-
-
-def watchdog() -> Watchdog:
-    """Return this process's watchdog."""
-    global _watchdog  # noqa: PLW0603 # one for the process, made on first use, and anew after a fork
-    with _lock:
-        if _watchdog is None:
-            _watchdog = Watchdog()
-        return _watchdog
-
-
-def _forget() -> None:
-    global _watchdog, _lock  # the thread did not come along; another one may have held the lock
-    _watchdog, _lock = None, threading.Lock()
-
-
-os.register_at_fork(after_in_child=_forget)
+watchdog = PerProcess(Watchdog)

@@ -44,7 +44,7 @@ class Lines:
         self.save = fill("save")
         self.input = fill("input")
         self.run = fill("run") + fill("again")
-        self.recover, self.last = fill("recover"), fill("last")
+        self.recover, self.last = fill("recover" if "recover" in parts else "again"), fill("last")
         self.stdin = f"/proc/{pid}/fd/8".encode()
 
 

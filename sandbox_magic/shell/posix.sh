@@ -44,10 +44,8 @@ exec >@FD@/1 2>@FD@/4;
 { __="$? $- @TOKEN@"; \unset -f command; case $__ in 0\ *) ;; *) \command test /proc/self -ef /proc/$$ || \exit "${__%% *}";; esac;
 \command printf '\036@PREFIX@@TOKEN@ end %s\n' "${__% *}" >@FD@/1 && \command printf '\036@PREFIX@@TOKEN@ end\n' >@FD@/4 || \command kill -SYS $$; __= PS1= PS2=; \command set +axv; } >/dev/null 2>&1 || :
 
+# It also recovers a shell: nothing is reported twice.
 #: again
-{ case ${__-} in *\ @TOKEN@) ;; *\ *) __="$? $- @TOKEN@";; esac; \unset -f command; \command . @FD@/3; } >/dev/null 2>&1 || :
-
-#: recover
 { case ${__-} in *\ @TOKEN@) ;; *\ *) __="$? $- @TOKEN@";; esac; \unset -f command; \command . @FD@/3; } >/dev/null 2>&1 || :
 
 #: last
