@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import os
 import select
 import selectors
@@ -223,16 +224,17 @@ class Watcher:
         self._numbers = itertools.count()
         self._wake_in, self._wake_out = os.pipe()
         self._selector.register(self._wake_in, selectors.EVENT_READ, self._woken)
-        self._timed = False
+        self._look = math.inf  # when to look at what rests; put off to then even if it is in use again and rests again
         self._lock = threading.Lock()
         threading.Thread(target=self._loop, name="sandbox-watcher", daemon=True).start()
 
     def add(self, fd: int, callback: Callable[[], None], rested: Callable[[], None] = lambda: None) -> None:
         """Watch a descriptor, from a moment later until `remove`; in that moment `rested` is called once."""
         with self._lock:
-            self._resting[fd] = time.monotonic() + _REST_SECONDS, callback, rested
-            if not self._timed:
-                self._timed = True
+            due = time.monotonic() + _REST_SECONDS
+            self._resting[fd] = due, callback, rested
+            if self._look == math.inf:
+                self._look = due
                 os.write(self._wake_out, b"x")
 
     def remove(self, fd: int) -> None:
@@ -266,10 +268,9 @@ class Watcher:
 
     def _timeout(self) -> float | None:
         with self._lock:
-            dues = [due - time.monotonic() for due, _, _ in self._beats.values()]
-        if self._timed:
-            dues.append(_REST_SECONDS)
-        return max(0.0, min(dues)) if dues else None
+            due = min((due for due, _, _ in self._beats.values()), default=math.inf)
+        due = min(due, self._look)
+        return None if due == math.inf else max(0.0, due - time.monotonic())
 
     def _woken(self) -> None:
         os.read(self._wake_in, 4096)
@@ -279,12 +280,14 @@ class Watcher:
         now = time.monotonic()
         rested = []
         with self._lock:
+            if now < self._look:
+                return
             for fd in [fd for fd, (due, _, _) in self._resting.items() if due <= now]:
                 _, callback, call = self._resting.pop(fd)
                 with contextlib.suppress(KeyError, ValueError, OSError):
                     self._selector.register(fd, selectors.EVENT_READ, callback)
                 rested.append(call)
-            self._timed = bool(self._resting)
+            self._look = min((due for due, _, _ in self._resting.values()), default=math.inf)
         for call in rested:
             call()
 
@@ -296,8 +299,7 @@ class Watcher:
                 key.data()
             if self._beats:
                 self._beat()
-            if self._timed:
-                self._arm()
+            self._arm()
 
 
 watcher = PerProcess(Watcher)
