@@ -30,6 +30,7 @@ _START_SECONDS = 30.0
 _STATE_END = "\n__=restored\n"
 _STATE_TRIES = 100
 _ECHO_SECONDS = 2.0
+_SOON_SECONDS = 0.05  # after a cell; see `ShellProtocol.send`
 _LATE_MAX = 1 << 20  # bytes of late output that are kept until somebody takes them
 
 BETWEEN = "the shell had ended since the last cell; this is a new one, with "
@@ -72,6 +73,8 @@ class ShellLink:
         self._restore = restore
         self._saved = False  # whether there is a checkpoint
         self._changed = False  # since then
+        self._rested = 0.0  # when the last cell had ended
+        self._soon = False  # whether the next one comes right after it
 
     @property
     def connected(self) -> bool:
@@ -140,11 +143,13 @@ class ShellLink:
 
     # ---- speaking
 
-    def send(self, code: str, stdin: bytes | None, source: str) -> None:
-        """Send a cell."""
+    def send(self, code: str, stdin: bytes | None, source: str) -> State:
+        """Send a cell; return whether it counts as running already."""
         assert self._transport is not None
-        self._transport.send(self.protocol.send(code, stdin=stdin, source=source))
+        soon, self._soon = self._soon, False
+        self._transport.send(self.protocol.send(code, stdin=stdin, source=source, soon=soon))
         self._changed = True
+        return self.protocol.state
 
     def recover(self, *, last: bool = False) -> int:
         """Make an interrupted shell report; with `last`, or end. Return how many bytes it was sent."""
@@ -282,8 +287,18 @@ class ShellLink:
             watcher().remove(self._watched)
             self._watched = -1
         if on and self._transport is not None:
+            self._rested = time.monotonic()
             self._watched = self._transport.fileno()
             watcher().add(self._watched, self._drain, self._checkpoint)
+
+    def resume(self) -> None:
+        """Stop the watcher, and take what has come since the last cell if the next one comes right after it."""
+        self.watch(False)
+        self._soon = self._transport is not None and time.monotonic() - self._rested < _SOON_SECONDS
+        if self._soon:
+            for event in self.receive(0):
+                self.between(event)
+                self._soon = False
 
     def _drain(self) -> None:
         """Read what came between cells; called by the watcher."""

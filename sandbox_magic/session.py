@@ -18,7 +18,7 @@ from sandbox_magic.feed import Ask, Asker, Feed, Source
 from sandbox_magic.interrupts import deferred_interrupts
 from sandbox_magic.ladder import Ladder
 from sandbox_magic.link import ShellLink
-from sandbox_magic.protocol import Died, Event, Exited, Finished, LateOutput, Output, Started
+from sandbox_magic.protocol import Died, Event, Exited, Finished, LateOutput, Output, Started, State
 from sandbox_magic.result import Result
 from sandbox_magic.running import RESCUE_SECONDS, Run, Tick, both, preparation
 
@@ -132,7 +132,7 @@ class Session:
             if self._closed:
                 raise SessionClosed("this session is closed")
             with deferred_interrupts(self._request), self._link.io:
-                self._link.watch(False)
+                self._link.resume()
                 self._requests = 0
                 if env or cwd:
                     self._prepare(env or {}, cwd)
@@ -249,7 +249,8 @@ class Session:
             raise ShellExited("the shell of the sandbox ended again and again before it could run the cell")
         self._link.ensure()
         run.sent_at = time.monotonic()
-        self._link.send(run.sent or run.code, run.stdin, run.feed.path if run.feed else "")
+        if self._link.send(run.sent or run.code, run.stdin, run.feed.path if run.feed else "") is State.RUNNING:
+            self._take(Started(), run)
 
     def _execute(self, run: Run, timeout: float | None) -> None:
         """Send the cell and pump until it is done."""

@@ -43,6 +43,7 @@ class Lines:
         self.init = fill("init").replace(b"@TOKEN@", token)
         self.save = fill("save")
         self.input = fill("input")
+        self.begin = fill("begin")[:-1] if "begin" in parts else b""
         self.run = fill("run") + fill("again")
         self.recover, self.last = fill("recover" if "recover" in parts else "again"), fill("last")
         self.stdin = f"/proc/{pid}/fd/8".encode()
