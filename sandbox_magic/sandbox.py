@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from sandbox_magic import files
-from sandbox_magic.engines import fallback_note, find_engine
+from sandbox_magic.engines import fallback_note, find_engine, limits
 from sandbox_magic.engines.base import IMAGES, NETWORK_SWITCH, Machine, Progress, silent
 from sandbox_magic.errors import CommandTimeout, EngineError, EngineUnavailable, InvalidOptions, SessionClosed
 from sandbox_magic.facts import inside
@@ -91,9 +91,8 @@ class Sandbox:
         self._closed = False
         self._online = self.spec.online
         self._notes: list[str] = []
+        self._unenforced = ""
         self.jobs = Jobs()
-
-    # ---- life
 
     @property
     def started(self) -> bool:
@@ -111,7 +110,7 @@ class Sandbox:
         Raises:
             EngineUnavailable: No engine answers.
             ImageNotFound: The image cannot be had.
-            EngineError, SessionClosed: The engine refused; it was closed.
+            LimitNotEnforced, EngineError, SessionClosed: A limit does not hold; the engine refused; it was closed.
         """
         self._refuse_in_child()  # before the lock, which another thread may have held at the moment of the fork
         with self._lock:
@@ -136,9 +135,13 @@ class Sandbox:
             session = self._session_in(machine)
             try:
                 session.open()
+                self._unenforced = limits.proved(engine, machine, session.ask, allow=spec.allow_degraded)
             except BaseException:
+                session.close()
                 machine.close()
                 raise
+            if self._unenforced:
+                self._notes.append(f"not enforced: {self._unenforced}")
             self._machine, self._session = machine, session
         finally:
             self._on_progress("")
@@ -385,6 +388,8 @@ class Sandbox:
         if self._machine is None or self._session is None or not self._session.usable():
             return {"running": False, "image": self.spec.image or DEFAULT_IMAGE, "profile": self.spec.profile}
         known = {"running": True, "name": self.name, "profile": self.spec.profile, "shell": self._session.shell}
+        if self._unenforced:
+            known["not enforced"] = self._unenforced
         return known | self._machine.describe() | inside(self._session.control)
 
     def __repr__(self) -> str:

@@ -99,6 +99,14 @@ class Machine(abc.ABC):
     def close(self) -> None:
         """End it with everything in it; again is allowed."""
 
+    def unenforced(self, _ask: Callable[[str], str]) -> tuple[str, ...]:
+        """Return the limits that do not hold, each with what was found; by default it is trusted.
+
+        Args:
+            _ask: Runs text in the session's own shell, before anything of the user's, and returns what it prints.
+        """
+        return ()
+
     def network(self, online: bool) -> None:
         """Connect it to the network, or take it off (capability ``network_switch``)."""
         raise NotImplementedError

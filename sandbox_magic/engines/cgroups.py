@@ -63,6 +63,10 @@ class Leaf:
                         f"{folder}: the sandbox cannot join its control group: {error.strerror}"
                     ) from None
 
+    def holds(self, process: int) -> bool:
+        """Whether a process is in the group: told by the kernel, not by what was written."""
+        return all(str(process) in _read(folder / "cgroup.procs").split() for folder in self.folders)
+
     def oom_kills(self) -> int:
         """Return how many processes the memory limit has cost."""
         for folder in self.folders:

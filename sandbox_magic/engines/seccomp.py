@@ -32,8 +32,14 @@ Code = list[tuple[int, int, int, int]]
 
 
 def known(machine: str) -> bool:
-    """Whether the table is for such a machine, by its name in `uname`."""
-    return machine in _ARCHITECTURES
+    """Whether the table is for such a machine, by its name in `uname` or in Go."""
+    return machine in (*_ARCHITECTURES, "amd64", "arm64")
+
+
+@cache
+def text() -> str:
+    """Return `seccomp.json` in few bytes."""
+    return json.dumps(table(), separators=(",", ":"))
 
 
 def table() -> dict[str, Any]:
@@ -96,7 +102,7 @@ def _rule(rule: Mapping[str, Any]) -> Code:
 
 
 def _when(argument: int, test: int, value: int, action: int, *, mask: int | None = None) -> Code:
-    """Return what decides if the low half of an argument passes a test; the kernel reads no more of those we look at."""
+    """Return what decides if the low half of an argument passes a test: all that the kernel reads of these."""
     masked = [] if mask is None else [(_AND, 0, 0, mask)]
     return [(_LOAD, 0, 0, _ARGUMENTS + 8 * argument), *masked, (test, 0, 1, value), (_RETURN, 0, 0, action)]
 

@@ -93,7 +93,7 @@ class Control:
             sandbox = self.manager.find(name)
             _say(f"{name}: {'started' if sandbox.started else 'not started'}")
             if sandbox.started:
-                _say(table((f"  {key}", _text(value)) for key, value in sandbox.status().items()))
+                _say(table(_status_row(key, value) for key, value in sandbox.status().items()))
 
     def start(self, request: Request) -> None:
         """Start a sandbox before its first cell needs it."""
@@ -253,6 +253,12 @@ def table(rows: Iterable[tuple[str, ...]]) -> str:
     widths = [max(map(len, column)) for column in zip(*clean, strict=True)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in clean)
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _status_row(key: str, value: object) -> tuple[str, str]:
+    """Return a line of `status`; what is not as it should be is red."""
+    red = key in ("not enforced", "not limited")
+    return f"  {key}", f"\x1b[31m{one_line(_text(value), 380)}\x1b[0m" if red else _text(value)
 
 
 def _text(value: object) -> str:
