@@ -32,7 +32,7 @@ from sandbox_magic.engines.base import (
 from sandbox_magic.engines.body import BRIDGE, container_body, open_folder, processors
 from sandbox_magic.engines.endpoints import Connection, docker_places, first
 from sandbox_magic.engines.holes import components
-from sandbox_magic.errors import EngineUnavailable, ImageNotFound, InvalidOptions
+from sandbox_magic.errors import EngineUnavailable, ImageNotFound, InvalidOptions, LimitNotEnforced
 from sandbox_magic.spec import DEFAULT_IMAGE, SandboxSpec
 from sandbox_magic.transport import MultiplexedSocket, close_in_child, close_socket, watcher
 
@@ -177,6 +177,7 @@ class DockerEngine(Engine):
         self._connection: Connection | None = None
         self._connecting = threading.Lock()
         self._cpus = 1.0
+        self._shares_processors = True
         self._runtimes: dict[str, Any] = {}
         self._runtime = ""
         self._architecture = ""
@@ -195,6 +196,7 @@ class DockerEngine(Engine):
                 info = sdk.call(connection.client.info)
                 _refuse_unlimited(info)
                 self._cpus = float(info.get("NCPU", 1))
+                self._shares_processors = bool(info.get("CpuCfsQuota", True))
                 self._runtime = info.get("DefaultRuntime", "")
                 self._architecture = info.get("Architecture", "")
                 self._runtimes = (info.get("Runtimes") or {}) if RUNTIMES in self.capabilities else {}
@@ -213,7 +215,7 @@ class DockerEngine(Engine):
 
     def body(self, spec: SandboxSpec, labels: Mapping[str, str]) -> dict[str, Any]:
         """Return the arguments of the create request."""
-        return container_body(
+        body = container_body(
             spec,
             labels=labels,
             cpus=self._cpus,
@@ -221,6 +223,11 @@ class DockerEngine(Engine):
             runtime=self.runtime(spec),
             calls=self.table(),
         )
+        if not self._shares_processors:  # the engine would refuse the whole request
+            if not spec.allow_degraded:
+                raise LimitNotEnforced(self.name, ("processors (this engine says that it cannot)",))
+            body["host_config"]["nano_cpus"] = 0
+        return body
 
     def table(self) -> str | None:
         """Return our table of system calls as this engine wants to be told of it; `None` if it cannot be told."""

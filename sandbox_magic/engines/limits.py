@@ -121,7 +121,7 @@ def groups(wish: Wish, said: Told) -> Iterator[str]:
     """Yield what the control groups do not limit, in either version of their interface."""
 
     def one(*names: str) -> str:
-        return next((said[f"{_GROUPS}/{name}"][0] for name in names if f"{_GROUPS}/{name}" in said), "no such limit")
+        return next((said[f"{_GROUPS}/{name}"][0] for name in names if f"{_GROUPS}/{name}" in said), "no limit")
 
     memory = one("memory.max", "memory/memory.limit_in_bytes")
     if not _within(memory, wish.memory):

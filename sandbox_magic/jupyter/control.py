@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sandbox_magic.jupyter.settings import Settings
     from sandbox_magic.sandbox import Sandbox
 
+_RED = ("not enforced", "not limited")
 LISTED = 20  # paths; a copied folder may hold thousands
 
 
@@ -93,7 +94,7 @@ class Control:
             sandbox = self.manager.find(name)
             _say(f"{name}: {'started' if sandbox.started else 'not started'}")
             if sandbox.started:
-                _say(table(_status_row(key, value) for key, value in sandbox.status().items()))
+                _say("\n".join(_status_lines(sandbox.status())))
 
     def start(self, request: Request) -> None:
         """Start a sandbox before its first cell needs it."""
@@ -255,10 +256,11 @@ def table(rows: Iterable[tuple[str, ...]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _status_row(key: str, value: object) -> tuple[str, str]:
-    """Return a line of `status`; what is not as it should be is red."""
-    red = key in ("not enforced", "not limited")
-    return f"  {key}", f"\x1b[31m{one_line(_text(value), 380)}\x1b[0m" if red else _text(value)
+def _status_lines(facts: Mapping[str, object]) -> Iterator[str]:
+    """Yield the facts as aligned lines; what is not as it should be is red."""
+    lines = table((f"  {key}", _text(value)) for key, value in facts.items()).split("\n")
+    for key, line in zip(facts, lines, strict=True):
+        yield f"\x1b[31m{line}\x1b[0m" if key in _RED else line
 
 
 def _text(value: object) -> str:

@@ -23,7 +23,11 @@ PLACES = [
 # perl-base is on every Debian and Ubuntu, and can make any system call.
 CALL = r"""perl -e 'my @with = map { $_ + 0 } @ARGV; my $done = syscall(shift @with, @with); """
 CALL += r"""print $done < 0 ? "refused " . ($! + 0) : "done", "\n"; exit'"""
-REFUSED = {"refused 1\n", "refused 38\n", "refused 97\n"}  # EPERM, ENOSYS, EAFNOSUPPORT: a filter's; others are the call's
+REFUSED = {
+    "refused 1\n",
+    "refused 38\n",
+    "refused 97\n",
+}  # EPERM, ENOSYS, EAFNOSUPPORT: a filter's; others are the call's
 
 NEW_USER = 0x10000000
 CALLS = {
