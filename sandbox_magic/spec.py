@@ -30,6 +30,14 @@ def parse_size(text: str | int) -> int:
     return int(float(match[1]) * _UNITS[match[2]])
 
 
+def size_text(size: int) -> str:
+    """Return a size as people write it: 268435456 is ``"256m"``."""
+    for unit in "tgmk":
+        if size >= _UNITS[unit] and size % _UNITS[unit] == 0:
+            return f"{size // _UNITS[unit]}{unit}"
+    return str(size)
+
+
 @dataclass(frozen=True, slots=True)
 class Mount:
     """A file or folder of the host, shown inside; read-only unless asked otherwise.

@@ -69,6 +69,7 @@ class BubblewrapMachine(Machine):
         self._leaf = leaf
         self._reports = reports
         self._limits = _wish(spec)
+        self.in_memory = spec.folders
         self._folders = tuple(replace(folder, files=0) for folder in (spec.shm, *spec.folders))  # it cannot bound files
 
     def begin(self, labels: Mapping[str, str]) -> None:
@@ -158,7 +159,7 @@ class BubblewrapMachine(Machine):
     def describe(self) -> dict[str, object]:
         limits = self._limits.describe()  # a group has them: each was read back
         if self._leaf is not None:
-            limits |= {"limits by": self._leaf.kind, "oom killed": self._leaf.oom_kills() > 0}
+            limits |= {"limits by": self._leaf.kind, "oom killed": self._leaf.reached()["memory"] > 0}
         else:
             by = "a watchdog for memory, rlimits for processes: this host lets us make no control group"
             limits |= {"cpus limit": "none", "limits by": by}
@@ -174,6 +175,9 @@ class BubblewrapMachine(Machine):
         else:
             missing = ["control group (process 1 is not in it)"] * (not self._leaf.holds(inside))
         return (*missing, *limits.rlimits(limits.OF_A_PROCESS, said), *limits.in_memory(self._folders, said))
+
+    def reached(self, _ask: Callable[[str], str]) -> Mapping[str, int]:
+        return self._leaf.reached() if self._leaf is not None else {}
 
     def alive(self) -> bool:
         return not self._reports.over() and self._process.poll() is None

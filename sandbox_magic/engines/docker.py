@@ -59,6 +59,7 @@ class DockerMachine(Machine):
         self._runtime = engine.runtime_of(spec)
         self._gvisor = engine.gvisor(spec)
         self._wish = engine.wish(spec)
+        self.in_memory = spec.folders if spec.limits.read_only else ()
         self._table = spec.limits.capabilities is not None and engine.table() is not None
         self._unlimited = "" if spec.limits.read_only else "what is written to the disk in all"
         self._closed = False
@@ -126,6 +127,9 @@ class DockerMachine(Machine):
             drops = self._engine.drops_limits(self._runtime)
             return ("memory, processes, processors (the runtime drops them)",) if drops else ()
         return limits.broken(self._wish, limits.told(ask(limits.SCRIPT)))
+
+    def reached(self, ask: Callable[[str], str]) -> Mapping[str, int]:
+        return limits.counts(limits.told(ask(limits.COUNTS)))
 
     def alive(self) -> bool:
         # The keeper never prints: its stream becomes readable when it ends, a moment before the engine knows.

@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sandbox_magic.engines.base import Engine, Machine
-from sandbox_magic.errors import LimitNotEnforced
 from sandbox_magic.spec import FILES_HARD, Folder, SandboxSpec
 
 Ask = Callable[[str], str]
@@ -32,6 +30,14 @@ _FILES = (
     "/proc/swaps",
     "/proc/self/limits",
 )
+# How often the kernel has ended a process for want of memory, or refused one.
+_COUNTERS = {
+    "memory": (("memory.events", "memory/memory.oom_control"), "oom_kill"),
+    "processes": (("pids.events", "pids/pids.events"), "max"),
+}
+COUNTS = f"""for file in {" ".join(f"{_GROUPS}/{name}" for names, _ in _COUNTERS.values() for name in names)}; do
+  [ -r "$file" ] && while IFS= read -r line; do printf '%s %s\\n' "$file" "$line"; done <"$file"
+done"""
 OF_A_PROCESS = {"core file size": 0, "open files": FILES_HARD}
 # Builtins only, and in a child, so that nothing of it stays in the shell that runs it.
 SCRIPT = f"""(
@@ -70,24 +76,6 @@ class Wish:
         return cls(spec.memory_bytes, spec.pids_most, cpus, spec.limits.file_size, folders)
 
 
-def proved(engine: Engine, machine: Machine, ask: Ask, *, allow: bool) -> str:
-    """Return what limits do not hold, in one line; empty if all do.
-
-    Args:
-        engine: Who has started it.
-        machine: What was started.
-        ask: For `Machine.unenforced`.
-        allow: Whether it is enough to be told.
-
-    Raises:
-        LimitNotEnforced: Some do not.
-    """
-    missing = machine.unenforced(ask)
-    if missing and not allow:
-        raise LimitNotEnforced(engine.name, missing)
-    return "; ".join(missing)
-
-
 def told(text: str) -> Told:
     """Return what `SCRIPT` has printed: the lines of each file, the options of each folder in memory."""
     lines: dict[str, list[str]] = {}
@@ -115,6 +103,17 @@ def broken(wish: Wish, said: Told) -> tuple[str, ...]:
     """Return the limits that do not hold, each with what was found; empty if all do."""
     of_a_process = OF_A_PROCESS | ({} if wish.file_size is None else {"file size": wish.file_size})
     return (*groups(wish, said), *rlimits(of_a_process, said), *in_memory(wish.folders, said))
+
+
+def counts(said: Told) -> dict[str, int]:
+    """Return how often each limit was reached, from what `COUNTS` has printed."""
+    found = {}
+    for limit, (names, word) in _COUNTERS.items():
+        for line in (line for name in names for line in said.get(f"{_GROUPS}/{name}", ())):
+            key, _, number = line.partition(" ")
+            if key == word and number.isdigit():
+                found[limit] = int(number)
+    return found
 
 
 def groups(wish: Wish, said: Told) -> Iterator[str]:
