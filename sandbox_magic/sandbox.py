@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from sandbox_magic import files
+from sandbox_magic.bounds import Bounds
 from sandbox_magic.engines import fallback_note, find_engine
 from sandbox_magic.engines.base import IMAGES, NETWORK_SWITCH, Machine, Progress, silent
 from sandbox_magic.errors import CommandTimeout, EngineError, EngineUnavailable, InvalidOptions, SessionClosed
@@ -91,9 +92,8 @@ class Sandbox:
         self._closed = False
         self._online = self.spec.online
         self._notes: list[str] = []
+        self._bounds: Bounds | None = None
         self.jobs = Jobs()
-
-    # ---- life
 
     @property
     def started(self) -> bool:
@@ -111,7 +111,7 @@ class Sandbox:
         Raises:
             EngineUnavailable: No engine answers.
             ImageNotFound: The image cannot be had.
-            EngineError, SessionClosed: The engine refused; it was closed.
+            LimitNotEnforced, EngineError, SessionClosed: A limit does not hold; the engine refused; it was closed.
         """
         self._refuse_in_child()  # before the lock, which another thread may have held at the moment of the fork
         with self._lock:
@@ -136,7 +136,9 @@ class Sandbox:
             session = self._session_in(machine)
             try:
                 session.open()
+                self._bounds = Bounds(engine.name, machine, session, spec)
             except BaseException:
+                session.close()
                 machine.close()
                 raise
             self._machine, self._session = machine, session
@@ -321,6 +323,8 @@ class Sandbox:
             return self._session
 
     def _add_notes(self) -> None:
+        if self._bounds is not None:
+            self._notes += self._bounds.look(self.last)
         if self._notes and self.last is not None:
             self.last = replace(self.last, notes=(*self._notes, *self.last.notes))
             self._notes = []
@@ -385,7 +389,8 @@ class Sandbox:
         if self._machine is None or self._session is None or not self._session.usable():
             return {"running": False, "image": self.spec.image or DEFAULT_IMAGE, "profile": self.spec.profile}
         known = {"running": True, "name": self.name, "profile": self.spec.profile, "shell": self._session.shell}
-        return known | self._machine.describe() | inside(self._session.control)
+        bounds = self._bounds.facts() if self._bounds is not None else {}
+        return known | self._machine.describe() | bounds | inside(self._session.control)
 
     def __repr__(self) -> str:
         what = repr(self.spec.image) if self.spec.image else f"engine={self.spec.engine!r}"

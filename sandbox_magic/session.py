@@ -28,7 +28,6 @@ _SETTLE_SECONDS = 0.1  # in which the end of a sandbox follows the SIGKILL of it
 _PREPARE_SECONDS = 10.0
 _CLOSE_SECONDS = 2.0  # how long a close waits for a running cell to let go; its machine ends it in any case
 _ATTEMPTS = 3
-
 ENDED = "the shell ended with this cell; the next cell gets a new one, with "
 SANDBOX_ENDED = "the sandbox itself has ended during this cell; its files are lost"
 
@@ -80,8 +79,7 @@ class Session:
         """Start the shell if there is none.
 
         Raises:
-            StartTimeout: It did not answer in 30 s.
-            ShellExited: It ended at once.
+            StartTimeout, ShellExited: It did not answer in 30 s; it ended at once.
         """
         with self._link.io:
             self._link.ensure()
@@ -157,14 +155,19 @@ class Session:
         if self._busy.locked():
             self._request()
 
+    def ask(self, code: str) -> str:
+        """Run code of ours between cells, which must leave nothing behind, and return what it printed."""
+        with self._link.io:
+            self._link.watch(False)
+            run = self._aside(code)
+            self._link.watch(not self._closed)
+        return run.capture.output().decode(errors="replace")
+
     def exports(self) -> str:
         """Return shell text that gives another shell this one's directory and exports, as the last cell left them."""
         if self._busy.acquire(blocking=False):
             try:
-                with self._link.io:
-                    self._link.watch(False)
-                    self._aside(":")  # once this has begun, the state after the last cell has been written
-                    self._link.watch(not self._closed)
+                self.ask(":")  # once this has begun, the state after the last cell has been written
             finally:
                 self._busy.release()
         return self._link.state()
@@ -206,8 +209,8 @@ class Session:
         """Export and change directory in a run of its own, which leaves ``$?`` alone."""
         run = self._aside(preparation(env, cwd))
         if run.exit_code != 0:
-            said = run.capture.output().decode(errors="replace").strip()
-            raise InvalidOptions(f"the cell was not run, its env or cwd cannot be set: {said[-300:]}")
+            said = run.capture.output().decode(errors="replace").strip()[-300:]
+            raise InvalidOptions(f"the cell was not run, its env or cwd cannot be set: {said}")
 
     @contextmanager
     def _feeding(self, run: Run, stdin: str | bytes | Source | None, ask: Ask | None) -> Iterator[None]:
@@ -235,13 +238,10 @@ class Session:
     def _aside(self, code: str) -> Run:
         """Run code of ours that leaves ``$?`` alone."""
         self._link.ensure()
-        status = self._link.protocol.last_exit_code
-        run = Run(code, self._ladder())
+        run, status = Run(code, self._ladder()), self._link.protocol.last_exit_code
         self._execute(run, _PREPARE_SECONDS)
         self._link.protocol.last_exit_code = status
         return run
-
-    # ---- the pump
 
     def _send(self, run: Run) -> None:
         run.attempts += 1

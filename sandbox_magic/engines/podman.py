@@ -6,11 +6,14 @@ connection closes the keeper's stdin all the same. Nobody promises that, so the 
 
 from __future__ import annotations
 
+import platform
 import re
 import resource
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from sandbox_magic.engines import limits, seccomp
 from sandbox_magic.engines.base import RUNTIMES
 from sandbox_magic.engines.docker import DockerEngine
 from sandbox_magic.engines.endpoints import Connection, first, podman_places
@@ -30,6 +33,15 @@ class PodmanEngine(DockerEngine):
     def _find(self) -> Connection:
         return first(podman_places(self._docker_host), podman=True)
 
+    def table(self) -> str | None:
+        """Return a path, which the service opens: it must see our files."""
+        sees = platform.system() == "Linux" and self._connection is not None and not self._connection.endpoint.remote
+        return str(seccomp.PROFILE) if sees and seccomp.known(self._architecture) else None
+
+    def wish(self, spec: SandboxSpec) -> limits.Wish:
+        asked = super().wish(spec)
+        return replace(asked, folders=tuple(replace(folder, files=0) for folder in asked.folders))
+
     def body(self, spec: SandboxSpec, labels: Mapping[str, str]) -> dict[str, Any]:
         return podman_body(super().body(spec, labels))
 
@@ -46,4 +58,6 @@ def podman_body(body: dict[str, Any]) -> dict[str, Any]:
     host["ulimits"].append({"Name": "nproc", "Soft": processes, "Hard": processes})
     for folder, options in host.get("tmpfs", {}).items():
         host["tmpfs"][folder] = re.sub(r",(nr_inodes|uid|gid)=\d+", "", options)
+    if host.get("read_only"):  # or Podman adds one of its own, as large as half the machine's memory
+        host["tmpfs"]["/var/tmp"] = host["tmpfs"]["/run"]  # noqa: S108 # the sandbox's own
     return body

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sandbox_magic.jupyter.settings import Settings
     from sandbox_magic.sandbox import Sandbox
 
+_RED = ("not enforced", "not limited")
 LISTED = 20  # paths; a copied folder may hold thousands
 
 
@@ -93,7 +94,7 @@ class Control:
             sandbox = self.manager.find(name)
             _say(f"{name}: {'started' if sandbox.started else 'not started'}")
             if sandbox.started:
-                _say(table((f"  {key}", _text(value)) for key, value in sandbox.status().items()))
+                _say("\n".join(_status_lines(sandbox.status())))
 
     def start(self, request: Request) -> None:
         """Start a sandbox before its first cell needs it."""
@@ -253,6 +254,13 @@ def table(rows: Iterable[tuple[str, ...]]) -> str:
     widths = [max(map(len, column)) for column in zip(*clean, strict=True)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in clean)
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _status_lines(facts: Mapping[str, object]) -> Iterator[str]:
+    """Yield the facts as aligned lines; what is not as it should be is red."""
+    lines = table((f"  {key}", _text(value)) for key, value in facts.items()).split("\n")
+    for key, line in zip(facts, lines, strict=True):
+        yield f"\x1b[31m{line}\x1b[0m" if key in _RED else line
 
 
 def _text(value: object) -> str:

@@ -53,6 +53,7 @@ class CellOptions:
     cpus: float | None = None
     mounts: tuple[Mount, ...] = ()
     user: str | None = None
+    allow_degraded: bool | None = None
     network: bool = False
     env: tuple[tuple[str, str | None], ...] = ()
     cwd: str | None = None
@@ -72,7 +73,7 @@ class CellOptions:
 
     def wish(self) -> dict[str, object]:
         """Return the asked-for fields of `SandboxSpec`: they count when the sandbox starts."""
-        fields = ("image", "engine", "runtime", "profile", "memory", "cpus", "mounts", "user")
+        fields = ("image", "engine", "runtime", "profile", "memory", "cpus", "mounts", "user", "allow_degraded")
         return {field: value for field in fields if (value := getattr(self, field)) not in (None, ())}
 
 
@@ -160,6 +161,7 @@ OPTIONS = (
         dest="mounts",
     ),
     Option(_SHAPE, ("--user",), "USER", "The user inside, a name or a number."),
+    Option(_SHAPE, ("--allow-degraded",), "", "Start it also if a limit does not hold; %sandboxctl status says which."),
     Option(_RUN, ("--network",), "", "Put the sandbox online for this cell only."),
     Option(
         _RUN,
