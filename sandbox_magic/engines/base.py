@@ -77,11 +77,13 @@ class Machine(abc.ABC):
         id: The engine's id.
         capabilities: What this sandbox can do beside the contract.
         home: Where its sessions are at home.
+        aside: The user for a process of ours that no cell can signal; `None` where there is only the session's.
     """
 
     id: str
     capabilities: frozenset[str] = frozenset()
     home: str = "/root"
+    aside: str | None = None
 
     @abc.abstractmethod
     def open(self, argv: Sequence[str], *, user: str | None = None, env: Mapping[str, str] | None = None) -> Transport:

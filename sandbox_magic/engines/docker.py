@@ -32,6 +32,7 @@ from sandbox_magic.engines.base import (
 from sandbox_magic.engines.body import BRIDGE, container_body, open_folder
 from sandbox_magic.engines.endpoints import Connection, docker_places, first
 from sandbox_magic.engines.holes import components
+from sandbox_magic.engines.keeper import KEEPER_USER
 from sandbox_magic.errors import EngineUnavailable, ImageNotFound, InvalidOptions
 from sandbox_magic.spec import DEFAULT_IMAGE, SandboxSpec
 from sandbox_magic.transport import MultiplexedSocket, close_in_child, close_socket, watcher
@@ -47,6 +48,8 @@ _RENEWALS = 4  # in the time of a lease
 
 class DockerMachine(Machine):
     """A running container."""
+
+    aside = KEEPER_USER
 
     def __init__(self, engine: DockerEngine, api: Any, ident: str, keeper: Any, spec: SandboxSpec) -> None:
         self.id = ident
