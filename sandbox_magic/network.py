@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from sandbox_magic.destinations import Destination, destinations
-from sandbox_magic.egress.gate import Access, Gate
+from sandbox_magic.egress.gate import Gate
 from sandbox_magic.egress.relay import PORT, Relay
 from sandbox_magic.engines.base import NETWORK_SWITCH, Machine, Progress
 from sandbox_magic.errors import InvalidOptions
@@ -62,6 +62,10 @@ class Network:
         """What a new session must have in its environment."""
         return ENVIRONMENT if self._used else {}
 
+    def facts(self) -> Mapping[str, object]:
+        """Return what a user wants to know of it."""
+        return {"may reach": [str(name) for name in self.gate.allowed]} if self.gate.allowed else {}
+
     def begin(self, machine: Machine) -> None:
         """Open the way to the proxy of a new machine, if it shall have one."""
         self._untold = False
@@ -114,10 +118,6 @@ class Network:
             self.gate.for_now((), online=self.online)
             if switch and not ended():
                 self._connect(machine, False)
-
-    def refused(self, since: float) -> list[Access]:
-        """Return what was refused since then."""
-        return [access for access in self.gate.log() if access.time >= since and not access.allowed]
 
     def _open(self, machine: Machine) -> None:
         """Open the way to the proxy, if it is not open."""

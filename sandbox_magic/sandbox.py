@@ -289,9 +289,7 @@ class Sandbox:
         """
         session = self._running()
         self.jobs.check(name)
-        machine = self._machine
-        assert machine is not None
-        own = self._session_in(machine, alone=False)
+        own = self._session_in(self._ready(), alone=False)
         job = self.jobs.add(name, code, own, env=env or {}, cwd=cwd, of=session.exports())
         job.start(timeout=timeout, stdin=stdin, on_output=on_output, on_end=on_end)
         return job
@@ -357,9 +355,7 @@ class Sandbox:
         Raises:
             TransferError: It is not there, or holds links, devices or names that are refused.
         """
-        self.start()
-        assert self._machine is not None
-        return files.get(self._machine, source, Path(target), cwd=self.spec.cwd)
+        return files.get(self._ready(), source, Path(target), cwd=self.spec.cwd)
 
     def network(self, online: bool) -> None:
         """Put the whole sandbox on the network, or take it off, until told otherwise."""
@@ -390,8 +386,7 @@ class Sandbox:
         if self._machine is None or self._session is None or not self._session.usable():
             return {"running": False, "image": self.spec.image or DEFAULT_IMAGE, "profile": self.spec.profile}
         known = {"running": True, "name": self.name, "profile": self.spec.profile, "shell": self._session.shell}
-        if names := self._network.gate.allowed:
-            known["may reach"] = [str(name) for name in names]
+        known |= self._network.facts()
         return known | self._machine.describe() | inside(self._session.control)
 
     def __repr__(self) -> str:
