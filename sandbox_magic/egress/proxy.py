@@ -131,6 +131,8 @@ class _Conversation:
         names = [name for name, _ in request.headers]
         if b"content-length" in names and b"transfer-encoding" in names:
             problem = problem or "the request has two lengths"
+        if request.http_version not in {b"1.0", b"1.1"}:
+            problem = problem or "the request is not of HTTP/1.1"
         for name, value in request.headers:
             if name == b"host" and _split(value.decode("ascii", "replace"), port or None) != (host, port):
                 problem = problem or f"its Host header says {value[:100].decode('ascii', 'replace')!r}"
