@@ -10,7 +10,7 @@ from sandbox_magic.destinations import Destination, destinations
 from sandbox_magic.egress.gate import Gate
 from sandbox_magic.egress.relay import PORT, Relay
 from sandbox_magic.engines.base import NETWORK_SWITCH, Machine, Progress
-from sandbox_magic.errors import InvalidOptions
+from sandbox_magic.errors import InvalidOptions, SandboxError
 from sandbox_magic.spec import SandboxSpec
 
 _PROXY = f"http://127.0.0.1:{PORT}"
@@ -43,10 +43,12 @@ class Network:
         gate: Who may be reached by name.
     """
 
-    def __init__(self, spec: SandboxSpec, progress: Progress) -> None:
+    def __init__(self, spec: SandboxSpec, progress: Progress, note: Callable[[str], object]) -> None:
+        """Make it; `note` is called with what the next result shall say."""
         self.online = spec.online
         self.gate = Gate(() if isinstance(spec.network, bool) else spec.network, online=spec.online)
         self._progress = progress
+        self._note = note
         self._lock = threading.Lock()
         self._used = bool(self.gate.allowed)  # whether the sandbox's programs are told of the proxy
         self._untold = False  # and the shell that runs already has not been
@@ -105,8 +107,13 @@ class Network:
         """
         extra = () if isinstance(wish, bool) else destinations(wish)
         switch = wish is True and not self.online
-        if extra or self._used:
+        if extra:
             self._open(machine)
+        elif self._used:
+            try:
+                self._open(machine)
+            except SandboxError as error:  # something inside has ended it and holds its port: the cell runs without
+                self._note(str(error))
         if switch:
             self._connect(machine, True)
         self.gate.for_now(extra, online=self.online or switch)

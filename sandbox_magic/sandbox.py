@@ -91,8 +91,8 @@ class Sandbox:
         self._machine: Machine | None = None
         self._session: Session | None = None
         self._closed = False
-        self._network = Network(self.spec, on_progress)
         self._notes: list[str] = []
+        self._network = Network(self.spec, on_progress, self._notes.append)
         self.jobs = Jobs()
 
     # ---- life
@@ -172,7 +172,7 @@ class Sandbox:
         self._refuse_in_child()
         with self._lock:
             self._end()
-            self._network = Network(self.spec, self._on_progress)
+            self._network = Network(self.spec, self._on_progress, self._notes.append)
             self.start()
 
     def close(self) -> None:
@@ -323,7 +323,7 @@ class Sandbox:
     def _add_notes(self) -> None:
         if self._notes and self.last is not None:
             self.last = replace(self.last, notes=(*self._notes, *self.last.notes))
-            self._notes = []
+            self._notes.clear()
 
     # ---- files, network, facts
 

@@ -59,6 +59,12 @@ unless (bind($door, sockaddr_in($port, INADDR_LOOPBACK)) && listen($door, 128)) 
     syswrite STDOUT, "port $port is taken: $!\n";
     exit 1;
 }
+socket(my $try, PF_INET, SOCK_STREAM, 0);  # a loopback that is down lets us bind, but nobody connect
+unless (connect($try, sockaddr_in($port, INADDR_LOOPBACK)) && accept(my $self, $door)) {
+    syswrite STDOUT, "loopback\n";
+    exit 1;
+}
+close $try;
 syswrite STDOUT, "ready\n";
 my $heard = '';
 while (1) {

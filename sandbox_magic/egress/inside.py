@@ -7,6 +7,7 @@ bytes were taken, 5 the connection is gone. Neither side sends more than a windo
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -40,6 +41,8 @@ class Relay:
         self.door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.door.bind(("127.0.0.1", port))
         self.door.listen(128)
+        with socket.create_connection(("127.0.0.1", port)):  # a loopback that is down lets us bind, but nobody connect
+            self.door.accept()[0].close()
         self.clients: dict[int, Client] = {}
         self.last = 0
         self.heard = b""
@@ -152,7 +155,8 @@ def main() -> None:
     try:
         relay = Relay(int(sys.argv[1]))
     except OSError as error:
-        sys.stdout.write("port {} is taken: {}\n".format(sys.argv[1], error.strerror))  # noqa: UP032
+        down = error.errno == errno.ENETUNREACH
+        sys.stdout.write("loopback\n" if down else "port {} is taken: {}\n".format(sys.argv[1], error))  # noqa: UP032
         return
     sys.stdout.write("ready\n")
     sys.stdout.flush()

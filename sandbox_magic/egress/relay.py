@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 
+from sandbox_magic.ansi import sanitize
 from sandbox_magic.egress.inside import DATA, END, GONE, HEAD, MOST, OPEN, PIECE, TAKEN, WINDOW
 from sandbox_magic.engines.base import Machine
 from sandbox_magic.errors import EngineError, InvalidOptions
@@ -33,10 +34,12 @@ _CHOOSE = """read -r go
 perl -e 'use Socket' 2>/dev/null && exec perl -e "$1" "$3"
 python3 -I -c 'import socket' 2>/dev/null && exec python3 -I -c "$2" "$3"
 echo missing"""
-MISSING = (
-    "network by name: the sandbox must have perl or python3 for it, and this one has neither; images of Debian, Ubuntu "
-    "and Python have. Use another image, or network=True (--network), which is all of the network"
-)
+_REFUSALS = {
+    b"missing": "the sandbox must have perl or python3 for it, and this one has neither; images of Debian, Ubuntu and "
+    "Python have. Use another image, or network=True (--network), which is all of the network",
+    b"loopback": "the loopback of this sandbox is down, as Podman leaves it; name what it may reach when it starts: "
+    "Sandbox(network=[...]), or use engine='docker'",
+}
 
 
 @cache
@@ -258,9 +261,9 @@ def _opened(machine: Machine) -> Transport:
         line = _first_line(transport)
         if line == b"ready":
             return transport
-        if line == b"missing":
-            raise InvalidOptions(MISSING)
-        said = line.decode(errors="replace")
+        if line in _REFUSALS:
+            raise InvalidOptions(f"network by name: {_REFUSALS[line]}")
+        said = sanitize(line.decode(errors="replace"))
         raise EngineError(f"network by name: the way out of the sandbox did not open: {said or 'no answer'}")
     except BaseException:
         transport.close()

@@ -258,11 +258,12 @@ class DockerEngine(Engine):
     def start(self, spec: SandboxSpec, *, name: str = "", progress: Progress = silent) -> DockerMachine:
         api = self._connect().api
         arguments = self.body(spec, labels_of_mine(name))
+        disconnect = not spec.online and arguments["host_config"]["network_mode"] == BRIDGE
         arguments["host_config"] = api.create_host_config(**arguments["host_config"])
         ident = self._create(arguments, arguments["image"], progress)
         keeper = None
         try:
-            if not spec.online:
+            if disconnect:
                 sdk.call(api.disconnect_container_from_network, ident, BRIDGE, force=True)
             if self.attach_first:
                 keeper = _attach(api, ident)

@@ -326,15 +326,23 @@ def test_direct_connections(scene: Scene) -> None:
 
 @attack("the proxy's way out, ended and taken over by a cell")
 def test_taken_over(scene: Scene) -> None:
-    """Whoever kills our process inside may listen in its place: it leads nowhere, and the next cell has ours again."""
+    """Whoever kills our process inside may listen in its place: it leads nowhere, and the next cell has ours."""
     squat = (
-        f"use IO::Socket::INET; $s = IO::Socket::INET->new(LocalAddr => q(127.0.0.1), LocalPort => {PORT}, Listen => 1);"
-        " print $s ? qq(taken) : qq(not taken);"
+        f"use IO::Socket::INET; my $s = IO::Socket::INET->new(LocalAddr => q(127.0.0.1), LocalPort => {PORT}, "
+        "Listen => 1); print $s ? qq(taken) : qq(not taken);"
     )
     ours = "case $(tr '\\0' ' ' <$f/cmdline) in perl*inside.pl*) kill -9 ${f#/proc/};; esac"
     kill = f"for f in /proc/[0-9]*; do {ours}; done"
     said = scene.box.run(f"({kill}) 2>/dev/null; sleep 0.3; perl -e {shlex.quote(squat)}").stdout
     assert said in {"taken", "not taken"}
+    assert scene.send(get(scene.host)).endswith("the allowed site")
+    squat += " sleep 600"
+    scene.box.run(
+        f"({kill}) 2>/dev/null; sleep 0.3; exec 3>&1; perl -e {shlex.quote(squat)} >/tmp/squat 2>&1 & sleep 1"
+    )
+    if scene.box.run("cat /tmp/squat; echo >>/tmp/squat").stdout.startswith("taken"):
+        assert "is taken" in " ".join(scene.box.last.notes), "a cell runs all the same, and is told"
+    scene.box.run("kill -9 %1; kill $(jobs -p); sleep 0.3")
     assert scene.send(get(scene.host)).endswith("the allowed site")
 
 
