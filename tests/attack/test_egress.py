@@ -329,7 +329,7 @@ def test_taken_over(scene: Scene) -> None:
     """Whoever kills our process inside may listen in its place: it leads nowhere, and the next cell has ours."""
     squat = (
         f"use IO::Socket::INET; my $s = IO::Socket::INET->new(LocalAddr => q(127.0.0.1), LocalPort => {PORT}, "
-        "Listen => 1); print $s ? qq(taken) : qq(not taken);"
+        "ReuseAddr => 1, Listen => 1); print $s ? qq(taken) : qq(not taken);"
     )
     ours = "case $(tr '\\0' ' ' <$f/cmdline) in perl*inside.pl*) kill -9 ${f#/proc/};; esac"
     kill = f"for f in /proc/[0-9]*; do {ours}; done"
@@ -337,8 +337,8 @@ def test_taken_over(scene: Scene) -> None:
     assert said in {"taken", "not taken"}
     assert scene.send(get(scene.host)).endswith("the allowed site")
     squat = f"$| = 1; {squat} sleep 600"
-    scene.box.run(f"({kill}) 2>/dev/null; sleep 0.3; perl -e {shlex.quote(squat)} >/tmp/squat 2>&1 &")
-    until("it has tried", lambda: scene.box.run("cat /tmp/squat").stdout != "")
+    hold = f"perl -e {shlex.quote(squat)} >/tmp/squat 2>&1 & until [ -s /tmp/squat ]; do sleep 0.1; done"
+    scene.box.run(f"({kill}) 2>/dev/null; sleep 0.3; {hold}", timeout=60)
     result = scene.box.run("cat /tmp/squat")
     if scene.box.spec.engine == "bubblewrap":  # elsewhere it is another user's
         assert result.stdout == "taken"
