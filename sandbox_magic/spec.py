@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from sandbox_magic.destinations import Destination, destinations
 from sandbox_magic.errors import InvalidOptions
 
 DEFAULT_IMAGE = "debian:stable-slim"
@@ -179,7 +180,7 @@ class SandboxSpec:
         image: The image; `None` is `DEFAULT_IMAGE` where the engine has images.
         engine: ``"auto"`` takes the first that answers.
         profile: ``"sealed"``, ``"standard"`` or ``"open"``.
-        network: Online from the start and until told otherwise.
+        network: Online from the start and until told otherwise; or the only names that it may reach, see `Destination`.
         memory: Limit of memory and swap together, in bytes; `None` is the profile's.
         cpus: How many processors' time; `None` is the profile's, or what the engine has if that is less.
         pids: How many processes and threads; `None` is the profile's.
@@ -199,7 +200,7 @@ class SandboxSpec:
     image: str | None = None
     engine: str = "auto"
     profile: str = "standard"
-    network: bool = False
+    network: bool | tuple[Destination, ...] = False
     memory: int | None = None
     cpus: float | None = None
     pids: int | None = None
@@ -240,8 +241,8 @@ class SandboxSpec:
 
     @property
     def online(self) -> bool:
-        """Whether it starts with a network, by wish or by profile."""
-        return self.network or self.limits.online
+        """Whether it starts with a network, by wish or by profile; one with a list of names does not."""
+        return self.network is True or (self.network is False and self.limits.online)
 
     @property
     def memory_bytes(self) -> int:
@@ -292,4 +293,6 @@ def changed(spec: SandboxSpec, wish: dict[str, Any]) -> SandboxSpec:
         wish["env"] = tuple(wish["env"].items())
     if "mounts" in wish:
         wish["mounts"] = tuple(mount if isinstance(mount, Mount) else Mount.parse(mount) for mount in wish["mounts"])
+    if not isinstance(wish.get("network", False), bool):
+        wish["network"] = destinations(wish["network"])
     return replace(spec, **wish)

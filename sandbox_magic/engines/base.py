@@ -78,12 +78,14 @@ class Machine(abc.ABC):
         capabilities: What this sandbox can do beside the contract.
         home: Where its sessions are at home.
         in_memory: The folders that can be written, where that is all that can; empty if there is a disk.
+        aside: The user for a process of ours that no cell can signal; `None` where there is only the session's.
     """
 
     id: str
     capabilities: frozenset[str] = frozenset()
     home: str = "/root"
     in_memory: tuple[Folder, ...] = ()
+    aside: str | None = None
 
     @abc.abstractmethod
     def open(self, argv: Sequence[str], *, user: str | None = None, env: Mapping[str, str] | None = None) -> Transport:

@@ -32,6 +32,7 @@ from sandbox_magic.engines.base import (
 from sandbox_magic.engines.body import BRIDGE, container_body, open_folder, processors
 from sandbox_magic.engines.endpoints import Connection, docker_places, first
 from sandbox_magic.engines.holes import components
+from sandbox_magic.engines.keeper import KEEPER_USER
 from sandbox_magic.errors import EngineUnavailable, ImageNotFound, InvalidOptions, LimitNotEnforced
 from sandbox_magic.spec import DEFAULT_IMAGE, SandboxSpec
 from sandbox_magic.transport import MultiplexedSocket, close_in_child, close_socket, watcher
@@ -47,6 +48,8 @@ _RENEWALS = 4  # in the time of a lease
 
 class DockerMachine(Machine):
     """A running container."""
+
+    aside = KEEPER_USER
 
     def __init__(self, engine: DockerEngine, api: Any, ident: str, keeper: Any, spec: SandboxSpec) -> None:
         self.id = ident
@@ -302,11 +305,12 @@ class DockerEngine(Engine):
     def start(self, spec: SandboxSpec, *, name: str = "", progress: Progress = silent) -> DockerMachine:
         api = self._connect().api
         arguments = self.body(spec, labels_of_mine(name))
+        disconnect = not spec.online and arguments["host_config"]["network_mode"] == BRIDGE
         arguments["host_config"] = api.create_host_config(**arguments["host_config"])
         ident = self._create(arguments, arguments["image"], progress)
         keeper = None
         try:
-            if not spec.online:
+            if disconnect:
                 sdk.call(api.disconnect_container_from_network, ident, BRIDGE, force=True)
             if self.attach_first:
                 keeper = _attach(api, ident)

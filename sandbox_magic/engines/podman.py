@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from sandbox_magic.engines import limits, seccomp
-from sandbox_magic.engines.base import RUNTIMES
+from sandbox_magic.engines.base import NETWORK_SWITCH, RUNTIMES
 from sandbox_magic.engines.docker import DockerEngine
 from sandbox_magic.engines.endpoints import Connection, first, podman_places
 from sandbox_magic.spec import SandboxSpec
@@ -43,7 +43,23 @@ class PodmanEngine(DockerEngine):
         return replace(asked, folders=tuple(replace(folder, files=0) for folder in asked.folders))
 
     def body(self, spec: SandboxSpec, labels: Mapping[str, str]) -> dict[str, Any]:
-        return podman_body(super().body(spec, labels))
+        body = podman_body(super().body(spec, labels))
+        if _by_name(spec):
+            body["host_config"]["network_mode"] = "none"
+        return body
+
+    def abilities(self, spec: SandboxSpec) -> frozenset[str]:
+        able = super().abilities(spec)
+        return able - {NETWORK_SWITCH} if _by_name(spec) else able
+
+
+def _by_name(spec: SandboxSpec) -> bool:
+    """Whether the way out will be on the loopback.
+
+    Podman leaves that down in a container that it takes off the bridge before its start. In one that was made without
+    a network it is up; but that one can never be put on the bridge.
+    """
+    return not isinstance(spec.network, bool) and bool(spec.network)
 
 
 def podman_body(body: dict[str, Any]) -> dict[str, Any]:

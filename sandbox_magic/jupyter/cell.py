@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import time
 from collections.abc import Collection, MutableMapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
@@ -97,6 +98,7 @@ class CellRun:
         self._variables: MutableMapping[str, Any] = shell.user_ns
         self._quiet = options.quiet or settings.quiet
         self._apart = settings.separate_stderr or options.err is not None
+        self._begun = 0.0
         self._questions = Questions() if options.interactive else None
         shown = set() if self._quiet else set(STREAMS)
         if not options.tee:
@@ -122,6 +124,7 @@ class CellRun:
                 return self._start(sandbox, code, given, env)
             finally:
                 status.finish()
+        self._begun = time.time()
         self._variables.update({name: "" for name in (self._options.out, self._options.err) if name})
         before, result = sandbox.last, None
         try:
@@ -183,7 +186,11 @@ class CellRun:
             self._variables["_exit_code"] = None
             return None
         self._variables["_exit_code"] = result.exit_code
-        result = with_hints(result, online=self._options.network or sandbox.online)
+        result = with_hints(
+            result,
+            online=self._options.network is True or sandbox.online,
+            refused=[access for access in sandbox.network_log if not access.allowed and access.time >= self._begun],
+        )
         if self._returned:
             result = ShownResult.of(result, self._shell.execution_count)
         self._variables["_sandbox"] = result

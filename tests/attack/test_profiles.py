@@ -108,7 +108,8 @@ def test_masked_and_read_only(known: tuple[Sandbox, Expected]) -> None:
     write = (
         "for f in /proc/sys/kernel/core_pattern /proc/sysrq-trigger /proc/irq/0/smp_affinity /sys/kernel/uevent_helper"
     )
-    write += " /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory/cgroup.procs /sys/fs/cgroup/memory/notify_on_release"
+    for file in ("memory.limit_in_bytes", "cgroup.procs", "notify_on_release"):
+        write += f" /sys/fs/cgroup/memory/{file}"
     assert box.run(f"{write}; do (: >>$f) 2>/dev/null && echo $f; done").stdout == ""
 
 
