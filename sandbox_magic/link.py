@@ -246,8 +246,8 @@ class ShellLink:
         """Say what the next shell will have."""
         if not self._restore:
             return KEPT
-        bash = self.protocol.shell.rpartition("/")[2] == "bash"  # others cannot list their functions
-        return RESTORED.format(" and functions", "") if bash else RESTORED.format("", "functions, ")
+        lists = self.protocol.shell.rpartition("/")[2] in {"bash", "zsh"}  # others cannot list their functions
+        return RESTORED.format(" and functions", "") if lists else RESTORED.format("", "functions, ")
 
     def _checkpoint(self) -> None:
         """Save the shell's state if a cell has run since the last time; called by the watcher after a moment's rest."""

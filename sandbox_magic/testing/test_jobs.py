@@ -124,7 +124,7 @@ def test_jobs_end_with_the_sandbox(box: Sandbox) -> None:
 
 def test_jobs_and_feeds_leave_nothing_inside(box: Sandbox) -> None:
     """The folder of the persistent shell is the only one; no helper waits for a reader."""
-    folders = "ls -d /dev/shm/.sandbox-* /tmp/.sandbox-* 2>/dev/null | wc -l"
+    folders = "find /dev/shm /tmp -maxdepth 1 -name '.sandbox-*' 2>/dev/null | wc -l"
     count = folders + "; cat /proc/[0-9]*/comm 2>/dev/null | grep -c '^cat$'"
     for _ in range(3):
         box.start_job("echo job").wait(SECONDS)
