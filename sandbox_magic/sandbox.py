@@ -13,11 +13,12 @@ from types import TracebackType
 from typing import Any
 
 from sandbox_magic import files
+from sandbox_magic.asking import Ask
 from sandbox_magic.engines import fallback_note, find_engine
 from sandbox_magic.engines.base import IMAGES, NETWORK_SWITCH, Machine, Progress, silent
 from sandbox_magic.errors import CommandTimeout, EngineError, EngineUnavailable, InvalidOptions, SessionClosed
 from sandbox_magic.facts import inside
-from sandbox_magic.feed import Ask, Source
+from sandbox_magic.feed import Source
 from sandbox_magic.jobs import Job, Jobs
 from sandbox_magic.protocol import LateOutput, Output
 from sandbox_magic.result import Result
@@ -201,6 +202,7 @@ class Sandbox:
         timeout: float | None = None,
         stdin: str | bytes | Source | None = None,
         ask: Ask | None = None,
+        ask_secret: Ask | None = None,
         check: bool = False,
         on_output: Callable[[Output], object] | None = None,
         env: Mapping[str, str] | None = None,
@@ -216,6 +218,7 @@ class Sandbox:
             timeout: Seconds; then it is stopped, by SIGINT first.
             stdin: What it reads: text, bytes, an iterator of them, or a file; end of file at once if `None`.
             ask: Called whenever it waits for input: see `Session.run`.
+            ask_secret: Called instead where what is typed is not shown.
             check: Raise if the exit code is not 0.
             on_output: Called in this thread with each `Output` as it comes.
             env: Exported before, and kept, as ``export`` does.
@@ -241,6 +244,7 @@ class Sandbox:
                     timeout=timeout,
                     stdin=stdin,
                     ask=ask,
+                    ask_secret=ask_secret,
                     on_output=on_output,
                     env=env,
                     cwd=cwd,

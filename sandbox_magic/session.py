@@ -6,21 +6,21 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 
 from sandbox_magic import terminal
+from sandbox_magic.asking import Ask, feeding
 from sandbox_magic.capture import Capture
 from sandbox_magic.control import ControlShell
 from sandbox_magic.engines.base import Machine
 from sandbox_magic.errors import CommandTimeout, InvalidOptions, SessionBusy, SessionClosed, ShellExited
-from sandbox_magic.feed import Ask, Asker, Feed, Source
+from sandbox_magic.feed import Source
 from sandbox_magic.interrupts import deferred_interrupts
 from sandbox_magic.ladder import Ladder
 from sandbox_magic.link import ShellLink
 from sandbox_magic.protocol import Died, Event, Exited, Finished, LateOutput, Output, Started
 from sandbox_magic.result import Result
-from sandbox_magic.running import RESCUE_SECONDS, Run, Tick, both, preparation
+from sandbox_magic.running import RESCUE_SECONDS, Run, Tick, preparation
 
 _BEGIN_SECONDS = 1.0  # how long an interrupt waits for a cell that has not begun
 _SIGKILL = 137
@@ -94,6 +94,7 @@ class Session:
         timeout: float | None = None,
         stdin: str | bytes | Source | None = None,
         ask: Ask | None = None,
+        ask_secret: Ask | None = None,
         on_output: Callable[[Output], object] | None = None,
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
@@ -110,12 +111,14 @@ class Session:
                 thread reads as the cell goes on; end of file at once if `None`.
             ask: Called in this thread whenever the cell waits for input, which is then the line that this returns;
                 `None` ends the input.
+            ask_secret: Called instead where a terminal does not show what is typed; `ask` if not given.
             on_output: Called in this thread with each piece of output as it comes. What it raises stops the cell.
             env: Exported before the cell, and kept, as ``export`` does.
             cwd: Where the shell goes before the cell, and stays, as ``cd`` does.
             tick: Called while waiting; does what is due and returns in how many seconds it wants to be called again.
             capture: Where the output is kept, for those who look at it meanwhile.
-            tty: On a terminal, in a child of the shell: directory and exports are kept, other variables are not.
+            tty: On a terminal, which is also its stdin if there is `ask`, in a child of the shell: directory and
+                exports are kept, other variables are not.
 
         Raises:
             SessionBusy: Another cell runs.
@@ -138,8 +141,17 @@ class Session:
                     self._prepare(env or {}, cwd)
                 run = Run(code, self._ladder(), capture or Capture(), on_output, tick=tick)
                 if tty:
-                    run.sent = self._on_terminal(code)
-                with self._feeding(run, stdin, ask):
+                    run.sent = self._on_terminal(code, asks=stdin is None and ask is not None)
+                with feeding(
+                    run,
+                    self._link.machine,
+                    self.control,
+                    stdin=stdin,
+                    ask=ask,
+                    ask_secret=ask_secret,
+                    cell=lambda: " ".join(map(str, self._cell(run))) if run.begun else "",
+                    tty=tty,
+                ):
                     self._execute(run, timeout)
                 self.last = result = run.result(self._link.notes)
                 self._link.notes = []
@@ -209,28 +221,10 @@ class Session:
             said = run.capture.output().decode(errors="replace").strip()
             raise InvalidOptions(f"the cell was not run, its env or cwd cannot be set: {said[-300:]}")
 
-    @contextmanager
-    def _feeding(self, run: Run, stdin: str | bytes | Source | None, ask: Ask | None) -> Iterator[None]:
-        """Give the run its stdin."""
-        stdin = stdin.encode() if isinstance(stdin, str) else stdin
-        if isinstance(stdin, bytes) or (stdin is None and ask is None):
-            run.stdin = stdin
-            yield
-            return
-        with Feed(self._link.machine, self._link.control) as feed:
-            run.feed = feed
-            if stdin is not None:
-                feed.pour(stdin)
-            elif ask is not None:
-                asker = Asker(feed, ask, lambda: " ".join(map(str, self._cell(run))) if run.begun else "")
-                run.tick = both(asker.tick, run.tick)
-            yield
-        run.notes += feed.notes
-
-    def _on_terminal(self, code: str) -> str:
+    def _on_terminal(self, code: str, *, asks: bool) -> str:
         self._link.ensure()
         terminal.check(self._link.control.call(terminal.PROBE, timeout=10))
-        return terminal.on_terminal(code, self._link.protocol.shell)
+        return terminal.on_terminal(code, self._link.protocol.shell, asks=asks)
 
     def _aside(self, code: str) -> Run:
         """Run code of ours that leaves ``$?`` alone."""
@@ -325,6 +319,7 @@ class Session:
             case Died() | Exited() if run.done:
                 self._link.between(event)
             case Output():
+                event = event if run.hear is None else run.hear(event)
                 run.capture.add(event)
                 self._show(event, run)
             case Started():

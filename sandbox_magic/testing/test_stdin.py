@@ -83,9 +83,27 @@ def test_it_asks_when_the_cell_waits(shared: Sandbox) -> None:
 def test_it_asks_on_a_terminal_too(shared: Sandbox) -> None:
     if "--echo" not in shared.run("script --help 2>/dev/null; true").stdout:
         return
-    answers = iter(["one", None])
-    result = shared.run("read x; [ -t 1 ] && echo $x; cat", ask=lambda: next(answers), tty=True, timeout=SECONDS)
-    assert result.stdout == "one\n"
+    answers = iter(["one", "two", None])
+    command = "read x; [ -t 0 ] && echo $x; read y </dev/tty; echo $y; cat; cat; echo end"
+    result = shared.run(command, ask=lambda: next(answers), tty=True, timeout=SECONDS)
+    assert result.stdout == "one\ntwo\nend\n"
+
+
+def test_a_terminal_says_what_is_a_secret(shared: Sandbox) -> None:
+    if "--echo" not in shared.run("script --help 2>/dev/null; true").stdout:
+        return
+    secret, plain = iter(["s3cret"]), iter(["Ada", "öne"])
+    command = "printf 'a: '; read a; printf 'b: '; stty -echo; read b; stty echo; echo; read c; echo $a $b $c"
+    result = shared.run(command, ask=lambda: next(plain), ask_secret=lambda: next(secret), tty=True, timeout=SECONDS)
+    assert result.stdout == "a: b: \nAda s3cret öne\n"
+
+
+def test_at_a_terminal_it_asks_only_who_waits(shared: Sandbox) -> None:
+    if "--echo" not in shared.run("script --help 2>/dev/null; true").stdout:
+        return
+    asked: list[int] = []
+    result = shared.run("sleep 1; echo done | cat", ask=lambda: asked.append(1), tty=True, timeout=SECONDS)
+    assert (result.stdout, asked) == ("done\n", [])
 
 
 def test_it_does_not_ask_who_does_not_wait(shared: Sandbox) -> None:
