@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+from sandbox_magic import terminal
 from sandbox_magic.control import ControlShell
 from sandbox_magic.engines.base import Machine
 from sandbox_magic.errors import SandboxError
@@ -78,13 +79,16 @@ class Asker:
 class TerminalAsker(Asker):
     """The same at a terminal, which also says whether the answer is a secret: then it does not show what is typed.
 
-    Its input never ends as a pipe's does: an end is for one reader, so every further one gets one, unasked.
+    Its input never ends as a pipe's does: an end is for one reader, so every further one gets one, unasked. Without
+    `ask` the first one does, too.
     """
 
-    def __init__(self, feed: Feed, control: ControlShell, ask: Ask, cell: Cell, *, ask_secret: Ask) -> None:
-        super().__init__(feed, control, ask, cell)
-        self._ask_secret = ask_secret
-        self._ended = False
+    def __init__(
+        self, feed: Feed, control: ControlShell, ask: Ask | None, cell: Cell, *, ask_secret: Ask | None
+    ) -> None:
+        super().__init__(feed, control, ask or _nothing, cell)
+        self._ask_secret = ask_secret or self._ask
+        self._ended = ask is None
         self._echo = b""
         self._echo_until = 0.0
         self._echo_pieces = 0
@@ -129,17 +133,45 @@ def _shown(line: bytes) -> bytes:
     return b"".join(b"^%c" % (byte ^ 64) if byte < 32 and byte not in b"\t\n" else b"%c" % byte for byte in line)
 
 
+def _nothing() -> None:
+    """Answer with the end of the input."""
+
+
 @contextmanager
-def feeding(  # what there is to know
+def reading(  # what there is to know
     run: Run,
     machine: Machine,
     control: ControlShell,
-    *,
+    cell: Cell,
     stdin: str | bytes | Source | None,
     ask: Ask | None,
     ask_secret: Ask | None,
-    cell: Cell,
-    tty: bool,
+    *,
+    shell: str,
+) -> Iterator[None]:
+    """Give a run what it reads; with the name of a shell also a terminal, on which that shell is to run it.
+
+    Raises:
+        InvalidOptions: There is no terminal to be had.
+    """
+    if not shell:
+        with _feeding(run, machine, control, stdin, ask, cell):
+            yield
+        return
+    terminal.check(control.call(terminal.PROBE, timeout=10))
+    asked = ask if stdin is None else None
+    with Feed(machine, control) as feed:
+        asker = TerminalAsker(feed, control, asked, cell, ask_secret=ask_secret)
+        run.hear = asker.without_echo
+        run.tick = both(asker.tick, run.tick)
+        run.sent = terminal.on_terminal(run.code, shell, feed.path, is_stdin=asked is not None)
+        with _feeding(run, machine, control, stdin, None, cell):
+            yield
+
+
+@contextmanager
+def _feeding(
+    run: Run, machine: Machine, control: ControlShell, stdin: str | bytes | Source | None, ask: Ask | None, cell: Cell
 ) -> Iterator[None]:
     """Give a run its stdin, and ask for it if it is not given."""
     stdin = stdin.encode() if isinstance(stdin, str) else stdin
@@ -152,12 +184,6 @@ def feeding(  # what there is to know
         if stdin is not None:
             feed.pour(stdin)
         elif ask is not None:
-            asker: Asker
-            if tty:
-                asker = terminal = TerminalAsker(feed, control, ask, cell, ask_secret=ask_secret or ask)
-                run.hear = terminal.without_echo
-            else:
-                asker = Asker(feed, control, ask, cell)
-            run.tick = both(asker.tick, run.tick)
+            run.tick = both(Asker(feed, control, ask, cell).tick, run.tick)
         yield
     run.notes += feed.notes

@@ -8,8 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-from sandbox_magic import terminal
-from sandbox_magic.asking import Ask, feeding
+from sandbox_magic.asking import Ask, reading
 from sandbox_magic.capture import Capture
 from sandbox_magic.control import ControlShell
 from sandbox_magic.engines.base import Machine
@@ -140,18 +139,14 @@ class Session:
                 if env or cwd:
                     self._prepare(env or {}, cwd)
                 run = Run(code, self._ladder(), capture or Capture(), on_output, tick=tick)
+
+                def cell() -> str:
+                    return " ".join(map(str, self._cell(run))) if run.begun else ""
+
                 if tty:
-                    run.sent = self._on_terminal(code, asks=stdin is None and ask is not None)
-                with feeding(
-                    run,
-                    self._link.machine,
-                    self.control,
-                    stdin=stdin,
-                    ask=ask,
-                    ask_secret=ask_secret,
-                    cell=lambda: " ".join(map(str, self._cell(run))) if run.begun else "",
-                    tty=tty,
-                ):
+                    self._link.ensure()
+                shell = self._link.protocol.shell if tty else ""
+                with reading(run, self._link.machine, self.control, cell, stdin, ask, ask_secret, shell=shell):
                     self._execute(run, timeout)
                 self.last = result = run.result(self._link.notes)
                 self._link.notes = []
@@ -220,11 +215,6 @@ class Session:
         if run.exit_code != 0:
             said = run.capture.output().decode(errors="replace").strip()
             raise InvalidOptions(f"the cell was not run, its env or cwd cannot be set: {said[-300:]}")
-
-    def _on_terminal(self, code: str, *, asks: bool) -> str:
-        self._link.ensure()
-        terminal.check(self._link.control.call(terminal.PROBE, timeout=10))
-        return terminal.on_terminal(code, self._link.protocol.shell, asks=asks)
 
     def _aside(self, code: str) -> Run:
         """Run code of ours that leaves ``$?`` alone."""

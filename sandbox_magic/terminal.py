@@ -31,17 +31,17 @@ def check(help_text: str) -> None:
         raise InvalidOptions(MISSING)
 
 
-def on_terminal(code: str, shell: str, *, asks: bool = False) -> str:
+def on_terminal(code: str, shell: str, typed: str, *, is_stdin: bool) -> str:
     """Return code for the persistent shell that runs `code` on a terminal of its own.
 
     Its stdin is that of any cell, not the terminal: so it has an end for every reader, and no echo. Newlines come as
-    they were written. The terminal itself is at its end of input. Where somebody `asks` for input, the terminal is the
-    stdin, shows what is typed, and takes what the stdin of the persistent shell brings.
+    they were written. Where the terminal `is_stdin`, it shows what is typed.
 
     Args:
         code: The cell.
         shell: The name or path of the session's shell.
-        asks: See above.
+        typed: A path, of what is typed at the terminal.
+        is_stdin: Whether the terminal is the cell's stdin.
 
     Raises:
         InvalidOptions: The cell is too long.
@@ -57,11 +57,11 @@ def on_terminal(code: str, shell: str, *, asks: bool = False) -> str:
         f"case $TERM in dumb) TERM={TERM} ;; esac; {word} trap {shlex.quote(keep)} EXIT; {code}"
     )
     plain = " -f" if name == "zsh" else ""  # the persistent one has read no file of settings either
-    command = f"exec {shlex.quote(shell)}{plain} -c {shlex.quote(inner)}" + ("" if asks else " <&3 3<&-")
-    script = rf"\command script -qe -E {'always' if asks else 'never'} -c {shlex.quote(command)} /dev/null"
+    command = f"exec {shlex.quote(shell)}{plain} -c {shlex.quote(inner)}" + ("" if is_stdin else " <&3 3<&-")
+    script = rf"\command script -qe -E {'always' if is_stdin else 'never'} -c {shlex.quote(command)} /dev/null"
     # $__ must keep its shape, see shell/bash.sh; it is the one variable that we have.
     return (
-        f"\\command rm -f {_FILE}; {script}{'' if asks else ' 3<&0 </dev/null'}\n"
+        f"\\command rm -f {_FILE}; {script}{'' if is_stdin else ' 3<&0'} <{typed}\n"
         f'__="$? tty"; if [ -f {_FILE} ]; then {{ {word} . {_FILE}; {word} cd -- "$PWD"; '
         f'\\command rm -f {_FILE}; }} 2>/dev/null; fi; (exit "${{__%% *}}")\n'
     )

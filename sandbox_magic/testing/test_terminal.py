@@ -61,6 +61,14 @@ def test_stdin_is_not_echoed(shared: Sandbox, has: bool) -> None:
     assert shared.run("read a; read b; echo $b $a", stdin="one\ntwo\n", tty=True, timeout=30).stdout == "two one\n"
 
 
+def test_who_asks_at_a_terminal_without_anybody_there_gets_an_end(shared: Sandbox, has: bool) -> None:
+    if not has:
+        return
+    code = "read x </dev/tty; cat /dev/tty; read y; echo $y; read z </dev/tty; echo end"
+    assert shared.run(code, tty=True, timeout=30).stdout == "\nend\n"
+    assert shared.run(code, stdin="given\n", tty=True, timeout=30).stdout == "given\nend\n"
+
+
 def test_a_program_on_a_terminal_is_stopped_by_sigint(box: Sandbox) -> None:
     if "--echo" not in box.run("script --help 2>/dev/null; true").stdout:
         return
