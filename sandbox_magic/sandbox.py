@@ -281,7 +281,8 @@ class Sandbox:
     ) -> Job:
         """Run code in a shell of its own in this sandbox and return at once, with its handle.
 
-        That shell begins with the working directory and the exports of the persistent one. The job ends with the
+        That shell begins as the persistent one stands: directory, variables, functions, aliases, options, umask (while
+        a command runs, as it stood when it last rested; dash and busybox cannot list functions). The job ends with the
         sandbox at the latest. Its name is for `jobs`, ``job1`` and so on if empty; `on_output`, and `on_end` with the
         job when it has ended, are called in the job's own thread; the rest is as for `run`.
 
@@ -294,7 +295,7 @@ class Sandbox:
         machine = self._machine
         assert machine is not None
         own = self._session_in(machine, alone=False)
-        job = self.jobs.add(name, code, own, env=env or {}, cwd=cwd, of=session.exports())
+        job = self.jobs.add(name, code, own, env=env or {}, cwd=cwd, of=session)
         job.start(timeout=timeout, stdin=stdin, on_output=on_output, on_end=on_end)
         return job
 

@@ -164,24 +164,26 @@ class Session:
         if self._busy.locked():
             self._request()
 
-    def exports(self) -> str:
-        """Return shell text that gives another shell this one's directory and exports, as the last cell left them."""
-        if self._busy.acquire(blocking=False):
-            try:
-                with self._link.io:
-                    self._link.watch(False)
-                    self._aside(":")  # once this has begun, the state after the last cell has been written
-                    self._link.watch(not self._closed)
-            finally:
-                self._busy.release()
-        return self._link.state()
+    def bequeath(self, heir: Session) -> None:
+        """Let another session's first shell begin as this one stands; while a cell runs, as it last rested."""
+        if not self._busy.acquire(blocking=False):
+            self._link.bequeath(heir._link)
+            return
+        try:
+            with self._link.io:
+                self._link.watch(False)
+                self._link.ensure()
+                self._link.save()
+                self._aside(":")  # once this has begun, all is written
+                self._link.bequeath(heir._link)
+                self._link.watch(not self._closed)
+        finally:
+            self._busy.release()
 
-    def adopt(self, exports: str, env: Mapping[str, str], cwd: str | None) -> None:
-        """Start with what another session's `exports` returned; `InvalidOptions` if `env` or `cwd` cannot be set."""
+    def prepare(self, env: Mapping[str, str], cwd: str | None) -> None:
+        """Export and change directory before the first run; `InvalidOptions` if that cannot be."""
         with self._link.io:
-            self._aside(exports)
-            if env or cwd:
-                self._prepare(env, cwd)
+            self._prepare(env, cwd)
 
     def forget(self) -> None:
         """Leave nothing behind inside; the next thing to do is `close`."""
