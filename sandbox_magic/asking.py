@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ _LOOK_SECONDS = 0.15  # between two looks at whether the cell waits; it is asked
 _END_OF_INPUT = b"\x04"  # what a terminal takes for it
 _ECHO_SECONDS = 2.0  # in which a terminal shows what it was sent
 _ECHO_PIECES = 4
+_STAGED_MAX = 1 << 16  # bytes that go into a file before the cell; more is faster through a pipe beside it
 
 Ask = Callable[[], str | None]
 Cell = Callable[[], str]
@@ -175,6 +177,8 @@ def _feeding(
 ) -> Iterator[None]:
     """Give a run its stdin, and ask for it if it is not given."""
     stdin = stdin.encode() if isinstance(stdin, str) else stdin
+    if isinstance(stdin, bytes) and len(stdin) > _STAGED_MAX:
+        stdin = io.BytesIO(stdin)
     if isinstance(stdin, bytes) or (stdin is None and ask is None):
         run.stdin = stdin
         yield

@@ -40,6 +40,9 @@ def test_every_byte_of_a_file_arrives(shared: Sandbox) -> None:
     for _ in range(3):
         result = shared.run("md5sum", stdin=io.BytesIO(data), timeout=SECONDS)
         assert result.stdout.split()[0] == hashlib.md5(data).hexdigest()
+    assert shared.run("md5sum", stdin=data, timeout=SECONDS).stdout.split()[0] == hashlib.md5(data).hexdigest()
+    for size in (0, 1, 65535, 65536, 65537):
+        assert shared.run("wc -c", stdin=data[:size], timeout=SECONDS).stdout.split() == [str(size)]
     assert shared.run("cat", stdin=io.StringIO("text\n"), timeout=SECONDS).stdout == "text\n"
 
 
@@ -49,7 +52,8 @@ def test_who_does_not_read_all_is_not_held_up(shared: Sandbox) -> None:
             yield b"y\n" * 5000
 
     assert shared.run("head -n 1", stdin=endless(), timeout=SECONDS).stdout == "y\n"
-    assert shared.run("true", stdin=io.BytesIO(b"x" * 3_000_000), timeout=SECONDS).exit_code == 0
+    for source in (io.BytesIO(b"x" * 3_000_000), b"x" * 3_000_000, "x" * 3_000_000):
+        assert shared.run("true", stdin=source, timeout=SECONDS).exit_code == 0
     assert shared.run("echo next").stdout == "next\n"
     with pytest.raises(CommandTimeout):
         shared.run("sleep 3000", stdin=endless(), timeout=0.5)
