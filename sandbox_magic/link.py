@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import shlex
 import threading
 import time
 from collections import deque
@@ -198,18 +199,26 @@ class ShellLink:
             self.notes.append("the new shell has working directory and exports only: no checkpoint was readable")
         self._restoring = False
 
-    def state(self) -> str:
-        """Return shell text with what the shell has left for its successor: its exports, then its directory.
+    def bequeath(self, heir: ShellLink) -> None:
+        """Let the first shell of another link in this sandbox begin as if it were the next one here.
 
         Raises:
-            SessionError: It was not found.
+            SessionError: What this shell has left was not found, or there is no room for a copy.
         """
-        lines = f"while IFS= read -r line; do printf '%s\\n' \"$line\"; done </proc/{self.protocol.supervisor_pid}/fd/7"
+        here = f"/proc/{self.protocol.supervisor_pid}"
+        lines = f"while IFS= read -r line; do printf '%s\\n' \"$line\"; done <{here}/fd/7"
         for _ in range(_STATE_TRIES):  # it may be just being written
             text, found, _ = self.control.call(lines, timeout=10, errors="surrogateescape").partition(_STATE_END)
             if found:
-                return text + '\n\\cd -- "$PWD"'
-        raise SessionError("the working directory and the exports of the shell cannot be read")
+                break
+        folder = f".sandbox-{heir._name}"  # beside ours: its supervisor looks there first, too
+        copy = (
+            f"(cd -P {here}/cwd/.. && mkdir -m 700 {folder} && cd {folder} && umask 077 && "
+            f"printf %s {shlex.quote(text + found)} >state && "
+            f"{{ [ ! -e {here}/cwd/checkpoint ] || cat {here}/cwd/checkpoint >checkpoint; }} && echo done)"
+        )
+        if not found or "done" not in self.control.call(copy, timeout=10):
+            raise SessionError("the state of the shell cannot be handed to another one")
 
     def forget(self) -> None:
         """Remove what the shell has left for a successor: there will be none. A supervisor cannot, if it is ended."""
@@ -251,8 +260,8 @@ class ShellLink:
         """Say what the next shell will have."""
         if not self._restore:
             return KEPT
-        bash = self.protocol.shell.rpartition("/")[2] == "bash"  # others cannot list their functions
-        return RESTORED.format(" and functions", "") if bash else RESTORED.format("", "functions, ")
+        lists = self.protocol.shell.rpartition("/")[2] in {"bash", "zsh"}  # others cannot list their functions
+        return RESTORED.format(" and functions", "") if lists else RESTORED.format("", "functions, ")
 
     def _checkpoint(self) -> None:
         """Save the shell's state if a cell has run since the last time; called by the watcher after a moment's rest."""
@@ -260,12 +269,16 @@ class ShellLink:
             return
         try:
             if self._watched >= 0 and self._transport is not None and not self._transport.pending():
-                line = self.protocol.checkpoint()
-                if line:
-                    self._transport.send(line)
-                    self._saved, self._changed = True, False
+                self.save()
         finally:
             self.io.release()
+
+    def save(self) -> None:
+        """Have the shell save its state."""
+        line = self.protocol.checkpoint()
+        if line and self._transport is not None:
+            self._transport.send(line)
+            self._saved, self._changed = True, False
 
     def lost_between(self) -> None:
         """Note that the shell has ended while no cell ran."""

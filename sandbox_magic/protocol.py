@@ -223,8 +223,8 @@ class ShellProtocol:
             raise InvalidOptions("a cell cannot hold a NUL byte: no shell can read it. Write it as \\0 for printf.")
         if not text.endswith(b"\n"):
             text += b"\n"  # else a backslash at the end would be an argument
-        word = b"builtin" if self.shell.rpartition("/")[2] == "bash" else b"command"
-        for flag in set(self._flags) & set("axvH"):  # lifted meanwhile: our lines are not shown, $__ is not exported
+        word = self._lines.word
+        for flag in set(self._flags) & set(self._lines.lifted):
             text = b"\\%s set -%s;" % (word, flag.encode()) + text
         if "a" in self._flags:  # it was exported when the last cell's end set it
             text = b"\\%s unset __;__=' ';" % word + text

@@ -28,6 +28,7 @@ class Run:
         code: As it was given.
         sent: What the shell gets for it; the same if empty.
         stdin, feed: What it reads: all of it, or a stream.
+        hear: What its output goes through first.
     """
 
     code: str
@@ -36,6 +37,7 @@ class Run:
     on_output: Callable[[Output], object] | None = None
     stdin: bytes | None = None
     tick: Tick | None = None
+    hear: Callable[[Output], Output] | None = None
     sent: str = ""
     feed: Feed | None = None
     deadline: float | None = None

@@ -13,13 +13,14 @@ from types import TracebackType
 from typing import Any
 
 from sandbox_magic import files
+from sandbox_magic.asking import Ask
 from sandbox_magic.bounds import Bounds
 from sandbox_magic.egress.gate import Access
 from sandbox_magic.engines import fallback_note, find_engine
 from sandbox_magic.engines.base import IMAGES, Machine, Progress, silent
 from sandbox_magic.errors import CommandTimeout, EngineError, EngineUnavailable, SessionClosed
 from sandbox_magic.facts import inside
-from sandbox_magic.feed import Ask, Source
+from sandbox_magic.feed import Source
 from sandbox_magic.jobs import Job, Jobs
 from sandbox_magic.network import Network, Wish
 from sandbox_magic.protocol import LateOutput, Output
@@ -210,6 +211,7 @@ class Sandbox:
         timeout: float | None = None,
         stdin: str | bytes | Source | None = None,
         ask: Ask | None = None,
+        ask_secret: Ask | None = None,
         check: bool = False,
         on_output: Callable[[Output], object] | None = None,
         env: Mapping[str, str] | None = None,
@@ -225,6 +227,7 @@ class Sandbox:
             timeout: Seconds; then it is stopped, by SIGINT first.
             stdin: What it reads: text, bytes, an iterator of them, or a file; end of file at once if `None`.
             ask: Called whenever it waits for input: see `Session.run`.
+            ask_secret: Called instead where what is typed is not shown.
             check: Raise if the exit code is not 0.
             on_output: Called in this thread with each `Output` as it comes.
             env: Exported before, and kept, as ``export`` does.
@@ -249,6 +252,7 @@ class Sandbox:
                         timeout=timeout,
                         stdin=stdin,
                         ask=ask,
+                        ask_secret=ask_secret,
                         on_output=on_output,
                         env={**proxies, **(env or {})},
                         cwd=cwd,
@@ -283,7 +287,8 @@ class Sandbox:
     ) -> Job:
         """Run code in a shell of its own in this sandbox and return at once, with its handle.
 
-        That shell begins with the working directory and the exports of the persistent one. The job ends with the
+        That shell begins as the persistent one stands: directory, variables, functions, aliases, options, umask (while
+        a command runs, as it stood when it last rested; dash and busybox cannot list functions). The job ends with the
         sandbox at the latest. Its name is for `jobs`, ``job1`` and so on if empty; `on_output`, and `on_end` with the
         job when it has ended, are called in the job's own thread; the rest is as for `run`.
 
@@ -294,7 +299,7 @@ class Sandbox:
         session = self._running()
         self.jobs.check(name)
         own = self._session_in(self._ready(), alone=False)
-        job = self.jobs.add(name, code, own, env=env or {}, cwd=cwd, of=session.exports())
+        job = self.jobs.add(name, code, own, env=env or {}, cwd=cwd, of=session)
         job.start(timeout=timeout, stdin=stdin, on_output=on_output, on_end=on_end)
         return job
 

@@ -6,21 +6,20 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 
-from sandbox_magic import terminal
+from sandbox_magic.asking import Ask, reading
 from sandbox_magic.capture import Capture
 from sandbox_magic.control import ControlShell
 from sandbox_magic.engines.base import Machine
 from sandbox_magic.errors import CommandTimeout, InvalidOptions, SessionBusy, SessionClosed, ShellExited
-from sandbox_magic.feed import Ask, Asker, Feed, Source
+from sandbox_magic.feed import Source
 from sandbox_magic.interrupts import deferred_interrupts
 from sandbox_magic.ladder import Ladder
 from sandbox_magic.link import ShellLink
 from sandbox_magic.protocol import Died, Event, Exited, Finished, LateOutput, Output, Started, State
 from sandbox_magic.result import Result
-from sandbox_magic.running import RESCUE_SECONDS, Run, Tick, both, preparation
+from sandbox_magic.running import RESCUE_SECONDS, Run, Tick, preparation
 
 _BEGIN_SECONDS = 1.0  # how long an interrupt waits for a cell that has not begun
 _SIGKILL = 137
@@ -92,6 +91,7 @@ class Session:
         timeout: float | None = None,
         stdin: str | bytes | Source | None = None,
         ask: Ask | None = None,
+        ask_secret: Ask | None = None,
         on_output: Callable[[Output], object] | None = None,
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
@@ -108,12 +108,14 @@ class Session:
                 thread reads as the cell goes on; end of file at once if `None`.
             ask: Called in this thread whenever the cell waits for input, which is then the line that this returns;
                 `None` ends the input.
+            ask_secret: Called instead where a terminal does not show what is typed; `ask` if not given.
             on_output: Called in this thread with each piece of output as it comes. What it raises stops the cell.
             env: Exported before the cell, and kept, as ``export`` does.
             cwd: Where the shell goes before the cell, and stays, as ``cd`` does.
             tick: Called while waiting; does what is due and returns in how many seconds it wants to be called again.
             capture: Where the output is kept, for those who look at it meanwhile.
-            tty: On a terminal, in a child of the shell: directory and exports are kept, other variables are not.
+            tty: On a terminal, which is also its stdin if there is `ask`, in a child of the shell: directory and
+                exports are kept, other variables are not.
 
         Raises:
             SessionBusy: Another cell runs.
@@ -135,9 +137,14 @@ class Session:
                 if env or cwd:
                     self._prepare(env or {}, cwd)
                 run = Run(code, self._ladder(), capture or Capture(), on_output, tick=tick)
+
+                def cell() -> str:
+                    return " ".join(map(str, self._cell(run))) if run.begun else ""
+
                 if tty:
-                    run.sent = self._on_terminal(code)
-                with self._feeding(run, stdin, ask):
+                    self._link.ensure()
+                shell = self._link.protocol.shell if tty else ""
+                with reading(run, self._link.machine, self.control, cell, stdin, ask, ask_secret, shell=shell):
                     self._execute(run, timeout)
                 self.last = result = run.result(self._link.notes)
                 self._link.notes = []
@@ -163,21 +170,26 @@ class Session:
             self._link.watch(not self._closed)
         return run.capture.output().decode(errors="replace")
 
-    def exports(self) -> str:
-        """Return shell text that gives another shell this one's directory and exports, as the last cell left them."""
-        if self._busy.acquire(blocking=False):
-            try:
-                self.ask(":")  # once this has begun, the state after the last cell has been written
-            finally:
-                self._busy.release()
-        return self._link.state()
+    def bequeath(self, heir: Session) -> None:
+        """Let another session's first shell begin as this one stands; while a cell runs, as it last rested."""
+        if not self._busy.acquire(blocking=False):
+            self._link.bequeath(heir._link)
+            return
+        try:
+            with self._link.io:
+                self._link.watch(False)
+                self._link.ensure()
+                self._link.save()
+                self._aside(":")  # once this has begun, all is written
+                self._link.bequeath(heir._link)
+                self._link.watch(not self._closed)
+        finally:
+            self._busy.release()
 
-    def adopt(self, exports: str, env: Mapping[str, str], cwd: str | None) -> None:
-        """Start with what another session's `exports` returned; `InvalidOptions` if `env` or `cwd` cannot be set."""
+    def prepare(self, env: Mapping[str, str], cwd: str | None) -> None:
+        """Export and change directory before the first run; `InvalidOptions` if that cannot be."""
         with self._link.io:
-            self._aside(exports)
-            if env or cwd:
-                self._prepare(env, cwd)
+            self._prepare(env, cwd)
 
     def forget(self) -> None:
         """Leave nothing behind inside; the next thing to do is `close`."""
@@ -211,29 +223,6 @@ class Session:
         if run.exit_code != 0:
             said = run.capture.output().decode(errors="replace").strip()[-300:]
             raise InvalidOptions(f"the cell was not run, its env or cwd cannot be set: {said}")
-
-    @contextmanager
-    def _feeding(self, run: Run, stdin: str | bytes | Source | None, ask: Ask | None) -> Iterator[None]:
-        """Give the run its stdin."""
-        stdin = stdin.encode() if isinstance(stdin, str) else stdin
-        if isinstance(stdin, bytes) or (stdin is None and ask is None):
-            run.stdin = stdin
-            yield
-            return
-        with Feed(self._link.machine, self._link.control) as feed:
-            run.feed = feed
-            if stdin is not None:
-                feed.pour(stdin)
-            elif ask is not None:
-                asker = Asker(feed, ask, lambda: " ".join(map(str, self._cell(run))) if run.begun else "")
-                run.tick = both(asker.tick, run.tick)
-            yield
-        run.notes += feed.notes
-
-    def _on_terminal(self, code: str) -> str:
-        self._link.ensure()
-        terminal.check(self._link.control.call(terminal.PROBE, timeout=10))
-        return terminal.on_terminal(code, self._link.protocol.shell)
 
     def _aside(self, code: str) -> Run:
         """Run code of ours that leaves ``$?`` alone."""
@@ -326,6 +315,7 @@ class Session:
             case Died() | Exited() if run.done:
                 self._link.between(event)
             case Output():
+                event = event if run.hear is None else run.hear(event)
                 run.capture.add(event)
                 self._show(event, run)
             case Started():

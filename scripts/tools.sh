@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Make sure that the programs are there that the tests use besides Python packages: Chromium, sshd, openssl, gVisor,
+# Make sure that the programs are there that the tests use besides Python packages: Chromium, sshd, openssl, zsh, gVisor,
 # stress-ng.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
@@ -41,6 +41,9 @@ if debian_root && ! has sshd; then
 fi
 if debian_root && ! has openssl; then
     apt_install openssl
+fi
+if debian_root && ! has zsh; then
+    apt_install zsh
 fi
 if debian_root && ! has runsc; then
     # The program only: the tests register it with a dockerd of their own. Not every release has it.

@@ -99,7 +99,7 @@ class CellRun:
         self._quiet = options.quiet or settings.quiet
         self._apart = settings.separate_stderr or options.err is not None
         self._begun = 0.0
-        self._questions = Questions() if options.interactive else None
+        self._questions = Questions(terminal=options.tty) if options.interactive else None
         shown = set() if self._quiet else set(STREAMS)
         if not options.tee:
             shown -= {stream for stream, name in ((STDOUT, options.out), (STDERR, options.err)) if name}
@@ -155,6 +155,7 @@ class CellRun:
             tick=self._screen.tick,
             tty=self._options.tty,
             ask=self._questions.ask if self._questions else None,
+            ask_secret=self._questions.ask_secret if self._questions else None,
         )
 
     def _show(self, output: Output) -> None:

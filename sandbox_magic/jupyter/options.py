@@ -192,8 +192,8 @@ OPTIONS = (
         _RUN,
         ("--bg",),
         "",
-        "Go on at once; the cell runs beside the shell, with its directory and exports. --out, --err and --result are "
-        "set when it ends.",
+        "Go on at once; the cell runs beside the shell, in one that begins with its state. --out, --err and --result "
+        "are set when it ends.",
         dest="background",
     ),
     Option(

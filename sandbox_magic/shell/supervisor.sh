@@ -1,4 +1,4 @@
-# The parent of the session's shell: sh -c THIS supervisor NAME SHELL BASH-REPORT BASH-EVAL BASH-CODE REPORT EVAL CODE
+# The parent of the session's shell: sh -c THIS supervisor NAME SHELL then report, eval and code of bash, zsh, others
 #
 # It owns the two output streams, starts the shell on the same stdin, and says at once when the shell has ended, even
 # when a background process keeps the streams open. It does nothing while a cell runs. The shell reaches the streams
@@ -19,8 +19,12 @@ case ${wish##*/} in
 bash)
   report=$3 eval=$4 code=$5
   set -- "$wish" --norc --noprofile --noediting -i ;;
-*)
+zsh)
   report=$6 eval=$7 code=$8
+  set -- "$wish" -f +Z -i ;;
+*)
+  shift 8
+  report=$1 eval=$2 code=$3
   # Interactive for the same reason as bash (see bash.sh); busybox not: its applets would read what it has read ahead.
   case ${wish##*/}:$(readlink /proc/$$/exe) in
   *busybox*|ash:*) set -- "$wish" ;;

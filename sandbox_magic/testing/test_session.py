@@ -135,22 +135,28 @@ def rest(box: Sandbox) -> None:
     time.sleep(0.5)
 
 
-def test_a_new_shell_is_as_the_old_one_was(box: Sandbox, bash: bool) -> None:
+def test_a_new_shell_is_as_the_old_one_was(box: Sandbox, bash: bool, kind: str) -> None:
     box.run("text=\"it's\nok\"; alias hi='echo hi'; umask 027; cd /tmp; set -u")
     if bash:
         box.run("a=(1 '2 3'); declare -A m=([k]='v w'); f() { echo \"in f $1\"; }; shopt -s extglob; set -o pipefail")
+    if kind == "zsh":
+        box.run("a=(1 '2 3'); typeset -A m=(k 'v w'); f() { echo \"in f $1\" }; setopt nullglob")
+        box.run("alias -g UP='| tr a-z A-Z'")
     rest(box)
     ended = box.run("kill -9 $$")
     assert "variables" in ended.notes[0]
     assert "jobs, traps" in ended.notes[0]
-    after = box.run('hi; echo "$text"; umask; pwd; case $- in *u*) echo u;; esac')
-    assert after.stdout == "hi\nit's\nok\n0027\n/tmp\nu\n"
+    after = box.run('hi; echo "$text"; umask -S; pwd; case $- in *u*) echo u;; esac')
+    assert after.stdout == "hi\nit's\nok\nu=rwx,g=rx,o=\n/tmp\nu\n"
     assert after.notes == ()
     if bash:
         after = box.run(
             'echo "${a[1]}" "${m[k]}"; f 1; shopt -q extglob && [[ -o pipefail ]] && echo on; type -t declare'
         )
         assert after.stdout == "2 3 v w\nin f 1\non\nbuiltin\n"
+    if kind == "zsh":
+        after = box.run('echo "$a[2]" "$m[k]" UP; f 1; echo /none*; whence -w set')
+        assert after.stdout == "2 3 V W\nin f 1\n\nset: builtin\n"
 
 
 def test_a_damaged_checkpoint_is_said(box: Sandbox) -> None:
