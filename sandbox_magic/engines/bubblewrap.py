@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sandbox_magic.engines import bwrap, cgroups, seccomp, traces
-from sandbox_magic.engines.base import Engine, Found, Machine, Probe, Progress, labels_of_mine, silent
+from sandbox_magic.engines.base import Engine, Found, Machine, Probe, Progress, Sweep, labels_of_mine, silent
 from sandbox_magic.engines.bubblewrap_arguments import (
     ETC_COPIED,
     HOME,
@@ -314,8 +314,9 @@ class BubblewrapEngine(Engine):
     def remove(self, ident: str) -> None:
         traces.Trace(ident).end()
 
-    def sweep(self) -> list[str]:
-        return traces.tidy() + super().sweep()
+    def sweep(self) -> Sweep:
+        over, known = traces.tidy(), super().sweep()
+        return Sweep((*over, *known.removed), known.left)
 
 
 def _wish(spec: SandboxSpec) -> cgroups.Wish:

@@ -192,10 +192,13 @@ class DockerEngine(Engine):
         """Return a connection to the engine."""
         return first(docker_places(self._docker_host), podman=False)
 
+    @property
+    def far(self) -> bool:  # type: ignore[override] # it is known once there is a connection
+        return self._connection is not None and self._connection.endpoint.remote
+
     def lease(self, spec: SandboxSpec) -> int | None:
         """Return after how many seconds without a sign of us a sandbox ends by itself; `None`: it has other means."""
-        remote = self._connection is not None and self._connection.endpoint.remote
-        return spec.lease or (REMOTE_LEASE_SECONDS if remote else self.local_lease)
+        return spec.lease or (REMOTE_LEASE_SECONDS if self.far else self.local_lease)
 
     def body(self, spec: SandboxSpec, labels: Mapping[str, str]) -> dict[str, Any]:
         """Return the arguments of the create request."""

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sandbox_magic.engines import cgroups
-from sandbox_magic.engines.base import started_at
+from sandbox_magic.engines.base import ended, started_at
 from sandbox_magic.errors import EngineError
 
 _END_SECONDS = 5.0
@@ -78,7 +78,7 @@ class Trace:
         """Write down what the sandbox is; without a process it is being made, and belongs to us."""
         facts = {
             "pid": pid,
-            "started": started_at(pid or os.getpid()),
+            "started": started_at(pid or os.getpid()) or "",
             "maker": os.getpid(),
             "labels": dict(labels or {}),
             "groups": [str(path) for path in groups],
@@ -103,7 +103,7 @@ class Trace:
         """Whether nothing of it runs any more."""
         facts = self._facts()
         pid = facts.get("pid") or facts.get("maker")
-        return isinstance(pid, int) and started_at(pid) != facts.get("started")
+        return isinstance(pid, int) and ended(pid, str(facts.get("started")))
 
     def end(self) -> None:
         """End the sandbox if it still runs, and remove what it leaves. Again is allowed."""
