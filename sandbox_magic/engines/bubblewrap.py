@@ -219,21 +219,21 @@ class BubblewrapEngine(Engine):
         uid = _UNUSED + secrets.randbelow(1 << 20) if os.getuid() == 0 else os.getuid()
         check_mounts(spec, uid)
         trace = traces.Trace.make(uid)
+        janitor().remember([trace.folder, *trace.groups()])
         leaf = cgroups.leaf(trace.ident[:12], _wish(spec))
-        janitor().remember([trace.folder, *(leaf.folders if leaf else ())])
         try:
             if leaf is None and spec.cpus is not None:
                 raise InvalidOptions("cpus: this host lets us make no control group, so bubblewrap cannot limit them")
             machine = self._start(candidate, spec, trace, uid, leaf)
         except BaseException:
             trace.end()
-            if leaf is not None:
-                leaf.remove()
+            traces.end_strays([trace.ident])
             raise
         try:
             machine.begin(labels_of_mine(name))
         except BaseException:
             machine.close()
+            traces.end_strays([trace.ident])
             raise
         return machine
 

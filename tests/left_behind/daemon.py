@@ -104,7 +104,7 @@ class Daemon:
             self.process.send_signal(number)
             self.process.wait(SECONDS)
             self.process = None
-            # Its containerd ends with it. Where process 1 reaps nobody, a new dockerd would take the zombie for a living one.
+            # Its containerd ends with it. A zombie, where process 1 reaps nobody, would pass for a living one.
             (self.folder / "exec/containerd/containerd.pid").unlink(missing_ok=True)
 
     def freeze(self) -> None:
