@@ -32,6 +32,8 @@ _STATE_TRIES = 100
 _ECHO_SECONDS = 2.0
 _LATE_MAX = 1 << 20  # bytes of late output that are kept until somebody takes them
 
+ENDED = "the shell ended with this cell; the next cell gets a new one, with "
+SANDBOX_ENDED = "the sandbox itself has ended during this cell; its files are lost"
 BETWEEN = "the shell had ended since the last cell; this is a new one, with "
 KEPT = "the same directory and exports (lost: variables, functions, jobs)"
 RESTORED = "the same directory and exports, and the variables{} of the last pause (lost: {}jobs, traps, open files)"
@@ -48,6 +50,7 @@ class ShellLink:
         machine: The sandbox.
         notes: What the next result shall say.
         shell_pid: The shell's process id, as the sandbox sees it.
+        opening: Whether the engine is at work for a new stream, which nobody's order ends before its time.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class ShellLink:
         self.protocol = ShellProtocol()
         self.notes: list[str] = []
         self.shell_pid = 0
+        self.opening = False
         self._env = dict(env)
         self._shell = shell
         self._name = secrets.token_hex(6)  # of the folder with the shell's state, which outlives a supervisor
@@ -88,7 +92,11 @@ class ShellLink:
             ShellExited: It ended at once.
         """
         if self._transport is None:
-            self._open()
+            self.opening = True
+            try:
+                self._open()
+            finally:
+                self.opening = False
         elif self.protocol.state is State.DEAD:
             self.restart()
 
@@ -129,6 +137,11 @@ class ShellLink:
     def exit_code(self) -> int | None:
         """Return the supervisor's exit code, after `Exited`."""
         return self._transport.exit_code() if self._transport is not None else None
+
+    def cut_off(self) -> None:
+        """End what runs at the other end of a stream that was lost while it ran."""
+        with contextlib.suppress(SandboxError):  # it ends when it wants to read
+            self.control.call(f"narrow=yes; finish {self.shell_pid} 0 0; kill -s KILL {self.shell_pid}")
 
     def drop(self) -> None:
         """Give the stream up; `ensure` opens a new one."""

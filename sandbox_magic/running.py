@@ -5,19 +5,23 @@ from __future__ import annotations
 import math
 import shlex
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from sandbox_magic.capture import Capture
-from sandbox_magic.feed import Feed
+from sandbox_magic.errors import EngineError
+from sandbox_magic.feed import Ask, Asker, Feed, Source
 from sandbox_magic.ladder import Ladder
 from sandbox_magic.protocol import Output
+from sandbox_magic.pulse import Pulse
 from sandbox_magic.result import Result
 from sandbox_magic.spec import check_env
 
 RESCUE_SECONDS = (1.0, 1.5, 2.0)  # after which a shell that does not report is made to; see `Run.listen`
 
 Tick = Callable[[], float | None]
+Given = str | bytes | Source | None
 
 
 @dataclass(slots=True)
@@ -32,6 +36,7 @@ class Run:
 
     code: str
     ladder: Ladder
+    pulse: Pulse
     capture: Capture = field(default_factory=Capture)
     on_output: Callable[[Output], object] | None = None
     stdin: bytes | None = None
@@ -44,6 +49,7 @@ class Run:
     expected: int = 0  # bytes that a deaf shell will have read at the next rescue
     sent_at: float = 0.0
     duration: float = 0.0
+    heard: bool = False  # since the pulse was looked at
     begun: bool = False
     attempts: int = 0
     done: bool = False
@@ -59,6 +65,11 @@ class Run:
         self.done, self.exit_code, self.shell_ended = True, exit_code, shell_ended
         self.duration = time.monotonic() - self.sent_at
         self.notes += note
+
+    def give_up(self, error: EngineError) -> None:
+        """End it because the engine cannot go on with it: how the cell ends will not be known."""
+        self.finish(None, str(error), shell_ended=True)
+        self.error = self.error or error
 
     @property
     def rescue_due(self) -> float:
@@ -114,3 +125,32 @@ def both(first: Tick, second: Tick | None) -> Tick:
         return min(waits, default=None)
 
     return tick
+
+
+@contextmanager
+def feeding(
+    run: Run, feed: Callable[[], Feed], cell: Callable[[Run], tuple[int, int, int]], stdin: Given, ask: Ask | None
+) -> Iterator[None]:
+    """Give a run its stdin.
+
+    Args:
+        run: The run.
+        feed: Makes a feed.
+        cell: Returns what the control shell finds the cell's processes by.
+        stdin: What it reads.
+        ask: Who is asked for it.
+    """
+    stdin = stdin.encode() if isinstance(stdin, str) else stdin
+    if isinstance(stdin, bytes) or (stdin is None and ask is None):
+        run.stdin = stdin
+        yield
+        return
+    with feed() as made:
+        run.feed = made
+        if stdin is not None:
+            made.pour(stdin)
+        elif ask is not None:
+            asker = Asker(made, ask, lambda: " ".join(map(str, cell(run))) if run.begun else "")
+            run.tick = both(asker.tick, run.tick)
+        yield
+    run.notes += made.notes

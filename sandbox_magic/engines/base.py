@@ -108,6 +108,10 @@ class Machine(abc.ABC):
     def alive(self) -> bool:
         """Ask the engine whether it still runs."""
 
+    def trouble(self) -> EngineError | None:
+        """Say why nothing may be heard of it although it has not ended, such as a frozen engine; in bounded time."""
+        return None
+
     @abc.abstractmethod
     def close(self) -> None:
         """End it with everything in it; again is allowed."""

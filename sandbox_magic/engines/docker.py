@@ -9,6 +9,7 @@ Where the engine may not notice our end, the keeper also has a *lease*: it ends 
 from __future__ import annotations
 
 import contextlib
+import secrets
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -26,13 +27,14 @@ from sandbox_magic.engines.base import (
     Machine,
     Probe,
     Progress,
+    Sweep,
     labels_of_mine,
     silent,
 )
 from sandbox_magic.engines.body import BRIDGE, container_body, open_folder
 from sandbox_magic.engines.endpoints import Connection, docker_places, first
 from sandbox_magic.engines.holes import components
-from sandbox_magic.errors import EngineUnavailable, ImageNotFound, InvalidOptions
+from sandbox_magic.errors import EngineError, EngineUnavailable, ImageNotFound, InvalidOptions
 from sandbox_magic.spec import DEFAULT_IMAGE, SandboxSpec
 from sandbox_magic.transport import MultiplexedSocket, close_in_child, close_socket, watcher
 
@@ -43,6 +45,9 @@ _GONE_SECONDS = 10
 _ENDING_SECONDS = 0.2  # in which a container that is ending has ended
 REMOTE_LEASE_SECONDS = 900  # a lost link may go unnoticed for hours; a notebook may sleep through lunch
 _RENEWALS = 4  # in the time of a lease
+_ANSWER_SECONDS = 10  # in which an engine answers what costs it nothing, or it is taken for dead
+_START = f"{LABEL}.start"
+_LOOKS = 3  # at the next starts and sweeps, for what a start may have left
 
 
 class DockerMachine(Machine):
@@ -53,6 +58,8 @@ class DockerMachine(Machine):
         self.capabilities = engine.abilities(spec)
         self._engine = engine
         self._api = api
+        self._brisk = sdk.with_patience(api, _ANSWER_SECONDS)
+        self._silent = False  # the engine did not answer when it was last asked
         self._keeper = keeper
         self._user = spec.user or spec.limits.user or ""
         self._cwd = spec.cwd
@@ -71,7 +78,7 @@ class DockerMachine(Machine):
     ) -> MultiplexedSocket:
         """Start a process as an exec. The SDK may lose what comes with the answer, so it must be spoken to first."""
         exec_id = sdk.call(
-            self._api.exec_create,
+            self._brisk.exec_create,
             self.id,
             list(argv),
             stdin=True,
@@ -79,7 +86,7 @@ class DockerMachine(Machine):
             environment=dict(env or {}),
             workdir=self._cwd,
         )["Id"]
-        stream = sdk.call(self._api.exec_start, exec_id, socket=True)
+        stream = sdk.call(self._brisk.exec_start, exec_id, socket=True)
         return MultiplexedSocket(
             sdk.keep_alive(sdk.raw(stream)), exit_code=lambda: self._exit_code(exec_id), owner=sdk.owner(stream)
         )
@@ -89,7 +96,7 @@ class DockerMachine(Machine):
         deadline = time.monotonic() + 2
         while time.monotonic() < deadline:
             try:
-                facts = self._api.exec_inspect(exec_id)
+                facts = self._brisk.exec_inspect(exec_id)
             except Exception:  # noqa: BLE001 # the container, and with it the answer, may be gone: unknown
                 return None
             if not facts.get("Running") and facts.get("ExitCode") is not None:
@@ -120,9 +127,29 @@ class DockerMachine(Machine):
         if self._closed or sdk.readable(sdk.raw(self._keeper), _ENDING_SECONDS):
             return False
         try:
-            return bool(self._api.inspect_container(self.id)["State"]["Running"])
-        except Exception:  # noqa: BLE001 # gone, or the engine is: not usable either way
-            return False
+            return bool(self._state().get("Running"))
+        except EngineUnavailable:
+            return False  # not usable either
+
+    def trouble(self) -> EngineError | None:
+        try:
+            paused = self._state().get("Paused")
+        except EngineUnavailable as error:
+            return error
+        advice = f"`{self._engine.name} unpause {self.id[:12]}` lets it go on, `%sandboxctl reset` gives up its files"
+        return EngineError(f"somebody has paused the sandbox: {advice}") if paused else None
+
+    def _state(self) -> Mapping[str, Any]:
+        """Return what the engine says of it now; nothing if it is gone."""
+        self._silent = True
+        try:
+            state: Mapping[str, Any] = sdk.call(self._brisk.inspect_container, self.id)["State"]
+        except EngineUnavailable:
+            raise
+        except EngineError:
+            state = {}
+        self._silent = False
+        return state
 
     def network(self, online: bool) -> None:
         networks = sdk.call(self._api.inspect_container, self.id)["NetworkSettings"]["Networks"]
@@ -139,10 +166,13 @@ class DockerMachine(Machine):
         if self._renewal is not None:
             watcher().stop(self._renewal)
         try:
+            if self._silent:
+                raise EngineUnavailable("the engine does not answer")
+            self._state()  # a frozen one must not cost the patience that a removal needs
             if not sdk.remove(self._api, self.id):
                 self._wait_gone()
         except EngineUnavailable as error:
-            raise EngineUnavailable(f"{error}; {self.id[:12]} ends with it") from None
+            raise EngineUnavailable(f"{error}; {self.id[:12]} ends by itself, for we let go of it") from None
         finally:
             close_socket(sdk.raw(self._keeper), sdk.owner(self._keeper))
 
@@ -167,6 +197,7 @@ class DockerEngine(Engine):
         self._cpus = 1.0
         self._runtimes: dict[str, Any] = {}
         self._runtime = ""
+        self._unsure: dict[str, int] = {}  # starts that may have left a container; how often to look for it
         self.endpoint = ""
 
     def connect(self) -> None:
@@ -257,11 +288,14 @@ class DockerEngine(Engine):
 
     def start(self, spec: SandboxSpec, *, name: str = "", progress: Progress = silent) -> DockerMachine:
         api = self._connect().api
-        arguments = self.body(spec, labels_of_mine(name))
+        sdk.call(sdk.with_patience(api, _ANSWER_SECONDS).ping)  # what follows has more patience
+        self._remove_unsure()
+        mark = secrets.token_hex(8)
+        arguments = self.body(spec, labels_of_mine(name) | {_START: mark})
         arguments["host_config"] = api.create_host_config(**arguments["host_config"])
-        ident = self._create(arguments, arguments["image"], progress)
-        keeper = None
+        ident, keeper = "", None
         try:
+            ident = self._create(arguments, arguments["image"], progress)
             if not spec.online:
                 sdk.call(api.disconnect_container_from_network, ident, BRIDGE, force=True)
             if self.attach_first:
@@ -273,12 +307,34 @@ class DockerEngine(Engine):
             sdk.call(api.start, ident)
             if not self.attach_first:
                 keeper = _attach(api, ident)
-        except BaseException:
+        except BaseException as error:
             if keeper is not None:
                 close_socket(sdk.raw(keeper), sdk.owner(keeper))
-            self.remove(ident)
+            self._give_up(mark, ident, error)
             raise
         return DockerMachine(self, api, ident, keeper, spec)
+
+    def _give_up(self, mark: str, ident: str, error: BaseException) -> None:
+        """Remove what a failed start has made; if that cannot be known or done now, then later."""
+        if isinstance(error, EngineError) and not isinstance(error, EngineUnavailable):
+            with contextlib.suppress(EngineUnavailable):
+                if ident:
+                    self.remove(ident)
+                return
+        self._unsure[mark] = _LOOKS
+        if not isinstance(error, EngineUnavailable):  # interrupted: the engine answers
+            with contextlib.suppress(EngineError):
+                self._remove_unsure()
+
+    def _remove_unsure(self) -> None:
+        for mark in list(self._unsure):
+            for entry in self._listed(f"{_START}={mark}"):
+                self.remove(entry["Id"])
+                self._unsure.pop(mark, None)
+            if mark in self._unsure:
+                self._unsure[mark] -= 1
+                if not self._unsure[mark]:
+                    del self._unsure[mark]
 
     def _create(self, arguments: dict[str, Any], image: str, progress: Progress) -> str:
         api = self._connect().api
@@ -288,9 +344,15 @@ class DockerEngine(Engine):
             pull.image(api, image, progress)
         return str(sdk.call(api.create_container, **arguments)["Id"])
 
+    def _listed(self, label: str) -> list[dict[str, Any]]:
+        return list(sdk.call(self._connect().api.containers, all=True, filters={"label": label}))
+
     def found(self) -> list[Found]:
-        containers = sdk.call(self._connect().api.containers, all=True, filters={"label": LABEL})
-        return [Found(entry["Id"], entry.get("Labels") or {}) for entry in containers]
+        return [Found(entry["Id"], entry.get("Labels") or {}) for entry in self._listed(LABEL)]
+
+    def sweep(self) -> Sweep:
+        self._remove_unsure()
+        return super().sweep()
 
     def remove(self, ident: str) -> None:
         sdk.remove(self._connect().api, ident)
