@@ -127,29 +127,28 @@ class DockerMachine(Machine):
         if self._closed or sdk.readable(sdk.raw(self._keeper), _ENDING_SECONDS):
             return False
         try:
-            return bool(self._state().get("Running"))
+            return self._state() in ("running", "paused")
         except EngineUnavailable:
             return False  # not usable either
 
     def trouble(self) -> EngineError | None:
         try:
-            paused = self._state().get("Paused")
+            paused = self._state() == "paused"
         except EngineUnavailable as error:
             return error
         advice = f"`{self._engine.name} unpause {self.id[:12]}` lets it go on, `%sandboxctl reset` gives up its files"
         return EngineError(f"somebody has paused the sandbox: {advice}") if paused else None
 
-    def _state(self) -> Mapping[str, Any]:
-        """Return what the engine says of it now; nothing if it is gone."""
+    def _state(self) -> str:
+        """Return what the engine says of it now; empty if it is gone.
+
+        Asked is the list: an inspection waits for whatever else goes on with the container, such as an exec that was
+        begun when it was paused.
+        """
         self._silent = True
-        try:
-            state: Mapping[str, Any] = sdk.call(self._brisk.inspect_container, self.id)["State"]
-        except EngineUnavailable:
-            raise
-        except EngineError:
-            state = {}
+        known = sdk.call(self._brisk.containers, all=True, filters={"id": self.id})
         self._silent = False
-        return state
+        return str(known[0]["State"]) if known else ""
 
     def network(self, online: bool) -> None:
         networks = sdk.call(self._api.inspect_container, self.id)["NetworkSettings"]["Networks"]

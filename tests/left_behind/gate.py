@@ -31,6 +31,7 @@ class Gate:
         self._open = threading.Event()
         self._pattern = b""
         self._after = False
+        self._answer_from: socket.socket | None = None
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(self._path))
         self._listener.listen(64)
@@ -78,28 +79,28 @@ class Gate:
                 here.close()
                 continue
             self._ends += [here, there]
-            answers = threading.Event()
-            answers.set()
-            threading.Thread(target=self._carry, args=(here, there, answers, True), daemon=True).start()
-            threading.Thread(target=self._carry, args=(there, here, answers, False), daemon=True).start()
+            for source, target, asks in ((here, there, True), (there, here, False)):
+                threading.Thread(target=self._carry, args=(source, target, asks), daemon=True).start()
 
-    def _carry(self, source: socket.socket, target: socket.socket, answers: threading.Event, asks: bool) -> None:
+    def _carry(self, source: socket.socket, target: socket.socket, asks: bool) -> None:
         try:
             while data := source.recv(1 << 16):
                 if asks and self._pattern and self._pattern in data:
                     self._pattern = b""
                     if self._after:
-                        answers.clear()
-                    self.held.set() if not self._after else None
-                    if not self._after:
-                        self._open.wait()
-                elif not asks and not answers.is_set():
-                    self.held.set()
-                    self._open.wait()
-                    answers.set()
+                        self._answer_from = target
+                    else:
+                        self._stop()
+                elif source is self._answer_from:
+                    self._answer_from = None
+                    self._stop()
                 if self.cut.is_set():
                     return
                 target.sendall(data)
             target.shutdown(socket.SHUT_WR)
         except OSError:
             return
+
+    def _stop(self) -> None:
+        self.held.set()
+        self._open.wait()
