@@ -42,6 +42,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def box(daemon: Daemon) -> Iterator[Sandbox]:
     box = Sandbox(IMAGE, docker_host=daemon.url).start()
+    assert box._session is not None
+    box._session.control.call(":", timeout=30)  # Docker cannot wake a container that was paused while an exec began
     yield box
     with contextlib.suppress(SandboxError):
         box.close()
@@ -94,9 +96,9 @@ def copy(request: pytest.FixtureRequest, box: Sandbox, tmp_path: Path) -> Work:
         with big.open("wb") as file:
             file.truncate(MEGABYTES << 20)
         work = begin(lambda _: box.put(big, "/tmp/"))
-        time.sleep(0.3)
+        time.sleep(0.5)  # its exec has begun
     else:
-        box.run(f"truncate -s {MEGABYTES}m /tmp/big", check=True)
+        box.run(f"truncate -s {MEGABYTES}M /tmp/big", check=True)
         work = begin(lambda _: box.get("/tmp/big", tmp_path))
         until("nothing came", lambda: any(path.stat().st_size for path in tmp_path.iterdir()))
     assert work.thread.is_alive(), "too small, or too late"
