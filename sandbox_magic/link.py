@@ -63,6 +63,7 @@ class ShellLink:
         self.notes: list[str] = []
         self.shell_pid = 0
         self.opening = False
+        self._orphaned = False
         self._env = dict(env)
         self._shell = shell
         self._name = secrets.token_hex(6)  # of the folder with the shell's state, which outlives a supervisor
@@ -102,6 +103,8 @@ class ShellLink:
 
     def _open(self) -> None:
         transport = self.machine.open(start_argv(self._name, self._shell), env=self._env)
+        if self._orphaned:
+            self.cut_off()
         protocol = ShellProtocol()
         transport.send(protocol.boot())
         try:
@@ -139,9 +142,22 @@ class ShellLink:
         return self._transport.exit_code() if self._transport is not None else None
 
     def cut_off(self) -> None:
-        """End what runs at the other end of a stream that was lost while it ran."""
-        with contextlib.suppress(SandboxError):  # it ends when it wants to read
-            self.control.call(f"narrow=yes; finish {self.shell_pid} 0 0; kill -s KILL {self.shell_pid}")
+        """End what runs at the other end of a stream that was lost in the middle of a cell.
+
+        The supervisor first: it would remove what the next shell needs.
+        """
+        self._orphaned = False
+        shell, supervisor = self.shell_pid, self.protocol.supervisor_pid
+        if not shell or not supervisor:
+            return
+        with contextlib.suppress(SandboxError):  # then it ends when it wants to read
+            tree = f"was=$narrow narrow=yes; finish {shell} 0 0; narrow=$was"
+            self.control.call(f"kill -s KILL {supervisor}; {tree}; kill -s KILL {shell}")
+
+    def abandon(self) -> None:
+        """Give the stream up in the middle of a cell; what that has started is ended when there is a new one."""
+        self._orphaned = True
+        self.drop()
 
     def drop(self) -> None:
         """Give the stream up; `ensure` opens a new one."""

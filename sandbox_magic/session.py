@@ -268,7 +268,7 @@ class Session:
                     self._climb(run, now=asked)
         finally:
             if not run.done or run.pulse.trouble is not None:  # what still runs must not print into the next cell
-                self._link.drop()
+                self._link.abandon()
 
     def _pump(self, run: Run, wait: float | None) -> None:
         for event in self._link.receive(wait):

@@ -37,7 +37,7 @@ class Daemon:
 
     Args:
         arguments: More arguments of dockerd.
-        size: Bytes of the file system that everything is on; 0 for a folder on the machine's own.
+        size: Bytes of the file system that containers and images are on; 0 for a folder on the machine's own.
     """
 
     def __init__(self, *arguments: str, size: int = 0) -> None:
@@ -48,7 +48,9 @@ class Daemon:
     def __enter__(self) -> Self:
         self.folder = Path(tempfile.mkdtemp(prefix="sbx-"))  # short: paths of sockets have at most 107 bytes
         if self._size:
-            subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={self._size}", "tmpfs", self.folder], check=True)
+            (self.folder / "data").mkdir()
+            options = f"size={self._size},mode=711"
+            subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", self.folder / "data"], check=True)
         self.url = f"unix://{self.folder}/docker.sock"
         self.start()
         self.client = docker.DockerClient(base_url=self.url, version="1.40", timeout=int(SECONDS))
