@@ -67,6 +67,7 @@ class DockerMachine(Machine):
         self._renewal: int | None = None
         if lease := engine.lease(spec):
             sdk.raw(keeper).setblocking(False)
+            self._renew()
             self._renewal = watcher().every(lease / _RENEWALS, self._renew)
 
     def _renew(self) -> None:

@@ -97,9 +97,11 @@ class Gate:
                 if self.cut.is_set():
                     return
                 target.sendall(data)
-            target.shutdown(socket.SHUT_WR)
         except OSError:
-            return
+            pass  # the other side has ended
+        for end in (source, target):  # the end of a process ends both directions at once
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
 
     def _stop(self) -> None:
         self.held.set()

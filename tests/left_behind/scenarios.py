@@ -28,7 +28,7 @@ from sandbox_magic.engines.docker import DockerEngine
 from sandbox_magic.engines.podman import PodmanEngine
 from sandbox_magic.testing.host import left
 
-PATIENCE = 25.0  # what is not gone by then on a busy machine counts as left behind
+PATIENCE = 40.0  # what is not gone by then on a busy machine counts as left behind
 LEASE = 3
 PLACES = {
     "docker": ("DOCKER_HOST", "/var/run/docker.sock"),
