@@ -14,6 +14,7 @@ from typing import Any
 
 from sandbox_magic import engines
 from sandbox_magic._version import __version__
+from sandbox_magic.ansi import sanitize
 from sandbox_magic.doctor import examine
 from sandbox_magic.errors import InvalidOptions, SandboxError
 
@@ -79,17 +80,13 @@ def doctor(given: argparse.Namespace) -> int:
 
 
 def gc(_given: argparse.Namespace) -> int:
-    """Remove what dead processes left behind, on every engine that answers, and say what that was.
+    """Remove what dead processes left behind, on every engine that answers; say what was removed, what left, and why.
 
     Raises:
         EngineUnavailable: None answers: nothing can be said about what is left.
-        EngineError: One does, but refused.
     """
-    for name, removed in engines.sweep_all().items():
-        for ident in removed:
-            _say(f"{name}: removed {ident[:12]}")
-        if not removed:
-            _say(f"{name}: nothing to remove, every sandbox belongs to a living process")
+    for line in engines.sweep_report():
+        _say(sanitize(line))
     return 0
 
 

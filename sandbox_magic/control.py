@@ -10,14 +10,17 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 
-from sandbox_magic.errors import SandboxError, SessionError
+from sandbox_magic.errors import SessionError
 from sandbox_magic.protocol import STDOUT
 from sandbox_magic.shell import script
 from sandbox_magic.transport import Transport
 
 _ANSWER_MAX = 1 << 20
 _OPEN_SECONDS = 10.0
+_CLOSE_SECONDS = 2.0
+_SILENT = "the control shell of the sandbox does not answer"
 
 
 class ControlShell:
@@ -33,15 +36,22 @@ class ControlShell:
         self._open_transport = open_transport
         self._setup = script("control.sh") + ("narrow=yes\n" if narrow else "")
         self._transport: Transport | None = None
+        self._opening: Future[Transport] | None = None
+        self._patience = _OPEN_SECONDS
         self._lock = threading.Lock()
         self._closed = False
 
     def open_in_background(self) -> None:
         """Open it without anybody waiting; whoever needs it first waits for the rest."""
-        threading.Thread(target=self._try_open, name="sandbox-control", daemon=True).start()
+        if self._lock.acquire(blocking=False):  # else somebody needs it already
+            try:
+                if self._transport is None:
+                    self._begin()
+            finally:
+                self._lock.release()
 
     def call(self, command: str, *, timeout: float = 2.0, errors: str = "replace") -> str:
-        """Run a line of POSIX shell and return what it prints.
+        """Run a line of POSIX shell and return what it prints; in bounded time, whatever the engine does.
 
         Args:
             command: The line; a failing command is not an error.
@@ -51,8 +61,10 @@ class ControlShell:
         Raises:
             SessionError: No answer in time; the shell is dropped, and the next call opens a new one.
         """
-        with self._lock:
-            transport = self._opened()
+        if not self._lock.acquire(timeout=timeout + self._patience):
+            raise SessionError(_SILENT)
+        try:
+            transport = self._opened(timeout)
             token = secrets.token_hex(16)
             transport.send(f"{{ {command}\n}} 2>/dev/null; printf '\\036%s\\n' {token}\n".encode())
             answer = bytearray()
@@ -66,30 +78,59 @@ class ControlShell:
                         answer += data
                 if left <= 0 or ("stdout", b"") in chunks or len(answer) > _ANSWER_MAX:
                     self._drop()
-                    raise SessionError("the control shell of the sandbox does not answer")
+                    raise SessionError(_SILENT)
             return answer[: answer.index(fence)].decode(errors=errors)
+        finally:
+            self._lock.release()
 
     def close(self) -> None:
         """Close it for good."""
         self._closed = True
-        with self._lock:
-            self._drop()
+        if self._lock.acquire(timeout=_CLOSE_SECONDS):  # else whoever uses it closes it
+            try:
+                self._drop()
+            finally:
+                self._lock.release()
 
-    def _opened(self) -> Transport:
+    def _opened(self, timeout: float) -> Transport:
+        if self._closed:
+            raise SessionError("the session is closed")
         if self._transport is None:
-            if self._closed:
-                raise SessionError("the session is closed")
-            self._transport = self._open_transport()
-            self._transport.send(self._setup.encode())
+            opening = self._opening
+            if opening is None or (opening.done() and opening.exception() is not None):  # it failed, and is tried again
+                opening = self._begin()
+            try:
+                transport = opening.result(self._patience)
+            except TimeoutError:
+                self._patience = timeout  # this once it was the engine's turn
+                raise SessionError(_SILENT) from None
+            except BaseException:
+                self._opening = None
+                raise
+            self._opening, self._transport, self._patience = None, transport, _OPEN_SECONDS
         return self._transport
 
-    def _try_open(self) -> None:
+    def _begin(self) -> Future[Transport]:
+        """Open it in a thread, for an engine may take for ever."""
+        opening = self._opening = Future()
+        threading.Thread(target=self._open, args=(opening,), name="sandbox-control", daemon=True).start()
+        return opening
+
+    def _open(self, opening: Future[Transport]) -> None:
         try:
-            self.call(":", timeout=_OPEN_SECONDS)
-        except SandboxError:
-            return  # the call that needs it will say so
+            transport = self._open_transport()
+            transport.send(self._setup.encode())
+        except BaseException as error:  # noqa: BLE001 # whoever needs it raises it
+            opening.set_exception(error)
+            return
+        opening.set_result(transport)
+        if self._closed:
+            transport.close()
 
     def _drop(self) -> None:
+        if self._opening is not None and self._opening.done() and self._opening.exception() is None:
+            self._opening.result().close()
+        self._opening = None
         if self._transport is not None:
             self._transport.close()
             self._transport = None

@@ -7,17 +7,21 @@ The engine's archive calls are not used: they run as root on the host while untr
 from __future__ import annotations
 
 import secrets
+import shlex
 import time
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from sandbox_magic.archive import Unpacker, pack
+from sandbox_magic.control import ControlShell
 from sandbox_magic.engines.base import Machine
-from sandbox_magic.errors import TransferError
+from sandbox_magic.errors import SessionError, TransferError
 from sandbox_magic.members import shown
 from sandbox_magic.protocol import STDOUT, STREAMS
+from sandbox_magic.transport import Chunk
 
 _IDLE_SECONDS = 60.0  # without a byte in either direction
+_ASK_SECONDS = 10.0  # without one, then the engine is asked whether there can be any
 _QUEUE = 4 << 20
 _ERRORS_MAX = 4096
 
@@ -30,6 +34,18 @@ _PUT = (
     'dd bs="$size" count=1 iflag=fullblock 2>/dev/null || break; done | tar -xf - -C "$1"'
 )
 _GET = 'command -v tar >/dev/null && cd -- "$1" && [ -e "./$2" ] && tar -cf - "./$2"'
+
+
+def is_folder(machine: Machine, control: ControlShell, path: PurePosixPath) -> bool:
+    """Whether there is a folder of this name in the sandbox.
+
+    Raises:
+        EngineError, SessionError: Nobody answers.
+    """
+    try:
+        return bool(control.call(f"[ -d {shlex.quote(str(path))} ] && echo yes", timeout=10))
+    except SessionError as error:
+        raise machine.trouble() or error from None
 
 
 def put(machine: Machine, source: Path, target: str, *, cwd: str) -> None:
@@ -85,6 +101,7 @@ class _Transfer:
 
     def __init__(self, machine: Machine, command: str, arguments: list[str], what: str) -> None:
         self._what = what
+        self._machine = machine
         self._token = secrets.token_hex(16)
         self._fence = f"\x1e{self._token} ".encode()
         self._errors = bytearray()
@@ -123,11 +140,7 @@ class _Transfer:
 
     def _pump(self, unpacker: Unpacker | None) -> bool:
         """Move what can be moved; return whether there is more to come: each stream until its end."""
-        begun = time.monotonic()
-        chunks = self._transport.receive(_IDLE_SECONDS)
-        if not chunks and time.monotonic() - begun >= _IDLE_SECONDS:
-            raise TransferError(f"{self._what}: nothing has moved for {_IDLE_SECONDS:g} s; given up")
-        for stream, data in chunks:
+        for stream, data in self._arrived():
             if not data:
                 self._open.discard(stream)
             elif stream == STDOUT:
@@ -140,6 +153,17 @@ class _Transfer:
         if not self._open and not self._over():
             raise TransferError(f"{self._what}: the sandbox ended the transfer")
         return bool(self._open)
+
+    def _arrived(self) -> list[Chunk]:
+        """Wait until something moves, and return what has come."""
+        begun, pending = time.monotonic(), self._transport.pending()
+        while (passed := time.monotonic() - begun) < _IDLE_SECONDS:
+            if passed >= _ASK_SECONDS and (trouble := self._machine.trouble()) is not None:
+                raise trouble
+            chunks = self._transport.receive(_ASK_SECONDS)
+            if chunks or self._transport.pending() < pending:
+                return chunks
+        raise TransferError(f"{self._what}: nothing has moved for {_IDLE_SECONDS:g} s; given up")
 
     def _check(self) -> None:
         said, _, code = bytes(self._errors).partition(self._fence)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -43,12 +42,14 @@ class Ladder:
     Attributes:
         reached: The name of the last rung that was taken; empty before the first.
         exhausted: Whether even the last rung has not helped in its time.
+        unheard: Whether nobody in the sandbox has answered the last order.
     """
 
     def __init__(self, control: ControlShell, recover: Callable[[], object], *, alone: bool = True) -> None:
         """Stand before the first rung; only where the session is `alone` in its sandbox is there the last one."""
         self.reached = ""
         self.exhausted = False
+        self.unheard = False
         self._steps = STEPS if alone else STEPS[:-1]
         self._control = control
         self._recover = recover
@@ -90,13 +91,18 @@ class Ladder:
         self._next = STEPS.index(step) + 1
         self.reached = step.name
         signalled = self._say(step.command.format(cell=cell, shell=shell))
-        moment = time.monotonic()
+        if not self.unheard:  # else the time in which it could have answered counts
+            moment = time.monotonic()
         self._due = moment + (step.grace if signalled != "0" else 0.0)  # nobody to wait for
         self._nudge = moment + _NUDGE_SECONDS
 
     def _say(self, command: str) -> str:
         said = ""
-        with contextlib.suppress(SandboxError):  # the next rung opens a new one; the last one ends the sandbox
+        try:
             said = self._control.call(command).strip()
+        except SandboxError:  # the next rung opens a new one; the last one ends the sandbox
+            self.unheard = True
+        else:
+            self.unheard = False
         self._recover()
         return said

@@ -34,6 +34,8 @@ _ECHO_SECONDS = 2.0
 _SOON_SECONDS = 0.05  # after a cell; see `ShellProtocol.send`
 _LATE_MAX = 1 << 20  # bytes of late output that are kept until somebody takes them
 
+ENDED = "the shell ended with this cell; the next cell gets a new one, with "
+SANDBOX_ENDED = "the sandbox itself has ended during this cell; its files are lost"
 BETWEEN = "the shell had ended since the last cell; this is a new one, with "
 KEPT = "the same directory and exports (lost: variables, functions, jobs)"
 RESTORED = "the same directory and exports, and the variables{} of the last pause (lost: {}jobs, traps, open files)"
@@ -50,6 +52,7 @@ class ShellLink:
         machine: The sandbox.
         notes: What the next result shall say.
         shell_pid: The shell's process id, as the sandbox sees it.
+        opening: Whether the engine is at work for a new stream, which nobody's order ends before its time.
     """
 
     def __init__(
@@ -61,6 +64,8 @@ class ShellLink:
         self.protocol = ShellProtocol()
         self.notes: list[str] = []
         self.shell_pid = 0
+        self.opening = False
+        self._orphaned = False
         self._env = dict(env)
         self._shell = shell
         self._name = secrets.token_hex(6)  # of the folder with the shell's state, which outlives a supervisor
@@ -92,12 +97,18 @@ class ShellLink:
             ShellExited: It ended at once.
         """
         if self._transport is None:
-            self._open()
+            self.opening = True
+            try:
+                self._open()
+            finally:
+                self.opening = False
         elif self.protocol.state is State.DEAD:
             self.restart()
 
     def _open(self) -> None:
         transport = self.machine.open(start_argv(self._name, self._shell), env=self._env)
+        if self._orphaned:
+            self.cut_off()
         protocol = ShellProtocol()
         transport.send(protocol.boot())
         try:
@@ -133,6 +144,24 @@ class ShellLink:
     def exit_code(self) -> int | None:
         """Return the supervisor's exit code, after `Exited`."""
         return self._transport.exit_code() if self._transport is not None else None
+
+    def cut_off(self) -> None:
+        """End what runs at the other end of a stream that was lost in the middle of a cell.
+
+        The supervisor first: it would remove what the next shell needs.
+        """
+        self._orphaned = False
+        shell, supervisor = self.shell_pid, self.protocol.supervisor_pid
+        if not shell or not supervisor:
+            return
+        with contextlib.suppress(SandboxError):  # then it ends when it wants to read
+            tree = f"was=$narrow narrow=yes; finish {shell} 0 0; narrow=$was"
+            self.control.call(f"kill -s KILL {supervisor}; {tree}; kill -s KILL {shell}")
+
+    def abandon(self) -> None:
+        """Give the stream up in the middle of a cell; what that has started is ended when there is a new one."""
+        self._orphaned = True
+        self.drop()
 
     def drop(self) -> None:
         """Give the stream up; `ensure` opens a new one."""

@@ -9,9 +9,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from sandbox_magic.capture import Capture
+from sandbox_magic.errors import EngineError
 from sandbox_magic.feed import Feed
 from sandbox_magic.ladder import Ladder
 from sandbox_magic.protocol import Output
+from sandbox_magic.pulse import Pulse
 from sandbox_magic.result import Result
 from sandbox_magic.spec import check_env
 
@@ -33,6 +35,7 @@ class Run:
 
     code: str
     ladder: Ladder
+    pulse: Pulse
     capture: Capture = field(default_factory=Capture)
     on_output: Callable[[Output], object] | None = None
     stdin: bytes | None = None
@@ -46,6 +49,7 @@ class Run:
     expected: int = 0  # bytes that a deaf shell will have read at the next rescue
     sent_at: float = 0.0
     duration: float = 0.0
+    heard: bool = False  # since the pulse was looked at
     begun: bool = False
     attempts: int = 0
     done: bool = False
@@ -61,6 +65,11 @@ class Run:
         self.done, self.exit_code, self.shell_ended = True, exit_code, shell_ended
         self.duration = time.monotonic() - self.sent_at
         self.notes += note
+
+    def give_up(self, error: EngineError) -> None:
+        """End it because the engine cannot go on with it: how the cell ends will not be known."""
+        self.finish(None, str(error), shell_ended=True)
+        self.error = self.error or error
 
     @property
     def rescue_due(self) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -244,6 +243,7 @@ class Sandbox:
         """
         session = self._running()
         assert self._machine is not None
+        before = session.last
         try:
             with self._network.during(self._machine, network, lambda: session.closed) as proxies:
                 try:
@@ -262,14 +262,16 @@ class Sandbox:
                 except CommandTimeout as error:
                     self.last = error.result
                     raise
-                except KeyboardInterrupt:
-                    self.last = session.last
+                except BaseException:
+                    if session.last is not before:
+                        self.last = session.last
                     raise
                 finally:
                     self._add_notes()
         except EngineError:
             if self._machine is not None and not self._machine.alive():
-                self._end()
+                with contextlib.suppress(EngineError):  # that it cannot be told either is no news
+                    self._end()
             raise
         return self.last.check() if check else self.last
 
@@ -352,7 +354,7 @@ class Sandbox:
         control = self._running().control
         assert self._machine is not None
         path = PurePosixPath(self.spec.cwd, target)
-        if control.call(f"[ -d {shlex.quote(str(path))} ] && echo yes", timeout=10):
+        if files.is_folder(self._machine, control, path):
             target += "/"
         files.put(self._machine, Path(source), target, cwd=self.spec.cwd)
 

@@ -7,17 +7,20 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
 
 from sandbox_magic.asking import Ask, reading
 from sandbox_magic.capture import Capture
 from sandbox_magic.control import ControlShell
 from sandbox_magic.engines.base import Machine
-from sandbox_magic.errors import CommandTimeout, InvalidOptions, SessionBusy, SessionClosed, ShellExited
+from sandbox_magic.errors import CommandTimeout, EngineError, InvalidOptions, SessionBusy, SessionClosed, ShellExited
 from sandbox_magic.feed import Source
 from sandbox_magic.interrupts import deferred_interrupts
 from sandbox_magic.ladder import Ladder
-from sandbox_magic.link import ShellLink
+from sandbox_magic.link import ENDED, SANDBOX_ENDED, ShellLink
 from sandbox_magic.protocol import Died, Event, Exited, Finished, LateOutput, Output, Started, State
+from sandbox_magic.pulse import Pulse
 from sandbox_magic.result import Result
 from sandbox_magic.running import RESCUE_SECONDS, Run, Tick, preparation
 
@@ -27,8 +30,6 @@ _SETTLE_SECONDS = 0.1  # in which the end of a sandbox follows the SIGKILL of it
 _PREPARE_SECONDS = 10.0
 _CLOSE_SECONDS = 2.0  # how long a close waits for a running cell to let go; its machine ends it in any case
 _ATTEMPTS = 3
-ENDED = "the shell ended with this cell; the next cell gets a new one, with "
-SANDBOX_ENDED = "the sandbox itself has ended during this cell; its files are lost"
 
 
 class Session:
@@ -131,12 +132,12 @@ class Session:
         try:
             if self._closed:
                 raise SessionClosed("this session is closed")
-            with deferred_interrupts(self._request), self._link.io:
+            with deferred_interrupts(self._signalled), self._link.io:
                 self._link.resume()
                 self._requests = 0
                 if env or cwd:
                     self._prepare(env or {}, cwd)
-                run = Run(code, self._ladder(), capture or Capture(), on_output, tick=tick)
+                run = self._new(code, capture=capture or Capture(), on_output=on_output, tick=tick)
 
                 def cell() -> str:
                     return " ".join(map(str, self._cell(run))) if run.begun else ""
@@ -144,10 +145,13 @@ class Session:
                 if tty:
                     self._link.ensure()
                 shell = self._link.protocol.shell if tty else ""
-                with reading(run, self._link.machine, self.control, cell, stdin, ask, ask_secret, shell=shell):
-                    self._execute(run, timeout)
-                self.last = result = run.result(self._link.notes)
-                self._link.notes = []
+                try:
+                    with reading(run, self._link.machine, self.control, cell, stdin, ask, ask_secret, shell=shell):
+                        self._execute(run, timeout)
+                finally:
+                    if run.sent_at:
+                        self.last = result = run.result(self._link.notes)
+                        self._link.notes = []
                 self._link.watch(not self._closed)
         finally:
             self._busy.release()
@@ -214,8 +218,14 @@ class Session:
         self._requests += 1
         self._link.wake()
 
-    def _ladder(self) -> Ladder:
-        return Ladder(self._link.control, self._link.recover, alone=self._alone)
+    def _signalled(self) -> None:
+        if self._link.opening:
+            raise KeyboardInterrupt
+        self._request()
+
+    def _new(self, code: str, **options: Any) -> Run:
+        ladder = Ladder(self._link.control, self._link.recover, alone=self._alone)
+        return Run(code, ladder, Pulse(self._link.machine, self._link.wake), **options)
 
     def _prepare(self, env: Mapping[str, str], cwd: str | None) -> None:
         """Export and change directory in a run of its own, which leaves ``$?`` alone."""
@@ -227,7 +237,7 @@ class Session:
     def _aside(self, code: str) -> Run:
         """Run code of ours that leaves ``$?`` alone."""
         self._link.ensure()
-        run, status = Run(code, self._ladder()), self._link.protocol.last_exit_code
+        run, status = self._new(code), self._link.protocol.last_exit_code
         self._execute(run, _PREPARE_SECONDS)
         self._link.protocol.last_exit_code = status
         return run
@@ -255,6 +265,9 @@ class Session:
                     return
                 if self._closed:
                     raise SessionClosed("the session was closed while a command was running")
+                if run.pulse.trouble is not None:
+                    run.give_up(run.pulse.trouble)
+                    break
                 asked, answered = self._requests > answered, self._requests
                 run.interrupted |= asked
                 if run.deadline is not None and time.monotonic() >= run.deadline:
@@ -263,11 +276,12 @@ class Session:
                 if asked or run.ladder.climbing:
                     self._climb(run, now=asked)
         finally:
-            if not run.done:  # whatever went wrong here: what still runs must not print into the next cell
-                self._link.drop()
+            if not run.done or run.pulse.trouble is not None:  # what still runs must not print into the next cell
+                self._link.abandon()
 
     def _pump(self, run: Run, wait: float | None) -> None:
         for event in self._link.receive(wait):
+            run.heard = True
             self._take(event, run)
 
     def _wait(self, run: Run) -> float | None:
@@ -276,12 +290,11 @@ class Session:
         if time.monotonic() >= run.rescue_due:
             self._rescue(run)
         due = min(run.rescue_due, math.inf if run.deadline is None else run.deadline)
-        left = due - time.monotonic()
+        left = min(due - time.monotonic(), run.pulse.wait(heard=run.heard))
+        run.heard = False
         if run.ladder.climbing:
             left = min(left, run.ladder.wait())
-        if wait is not None:
-            left = min(left, wait)
-        return None if left == math.inf else max(0.0, left)
+        return max(0.0, left if wait is None else min(left, wait))
 
     def _cell(self, run: Run) -> tuple[int, int, int]:
         """Return what the control shell finds the cell's processes by: shell, supervisor, age in 10 ms."""
@@ -302,12 +315,15 @@ class Session:
         if run.done:
             return
         run.ladder.climb(*self._cell(run), now=now)
+        if run.ladder.unheard:
+            run.pulse.ask()
         if run.ladder.exhausted:
             if not self._alone:
                 self._link.drop()
                 run.finish(None, "nothing could stop it; parts of it may still run", shell_ended=True)
                 return
-            self._link.machine.close()
+            with suppress(EngineError):  # it ends by itself then
+                self._link.machine.close()
             self._lost(run, "nothing else could stop it, so the sandbox was ended; its files are lost")
 
     def _take(self, event: Event, run: Run) -> None:
@@ -370,6 +386,9 @@ class Session:
         """The supervisor went with the shell; a new one is opened, unless the sandbox is gone."""
         code = self._link.exit_code()
         if self._link.machine.alive():
+            if code is None:
+                self._link.cut_off()
+                run.notes.append("the stream to the shell was cut; the cell was ended, how far it came is not known")
             self._link.drop()
             run.finish(code, ENDED + self._link.kept(), shell_ended=True)
         else:
@@ -379,6 +398,7 @@ class Session:
         self._link.drop()
         self._closed = True
         run.finish(None, f"{why}; the next cell starts a new sandbox", shell_ended=True)
+        run.error = run.error or self._link.machine.trouble()  # an engine that is gone is not the cell's failure
 
     @property
     def closed(self) -> bool:

@@ -15,7 +15,7 @@ settings.load_profile("project")
 
 HERE = Path(__file__).parent
 # Real engines, kernels and browsers on a machine that others use too: docs/decisions/0026.
-RERUN = [HERE / name for name in ("browser", "containers", "contract", "notebook", "remote")]
+RERUN = [HERE / name for name in ("browser", "containers", "contract", "left_behind", "notebook", "remote")]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

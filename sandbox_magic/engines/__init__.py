@@ -10,8 +10,8 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 
-from sandbox_magic.engines.base import Engine
-from sandbox_magic.errors import EngineUnavailable, InvalidOptions
+from sandbox_magic.engines.base import Engine, Sweep
+from sandbox_magic.errors import EngineError, EngineUnavailable, InvalidOptions
 from sandbox_magic.spec import SandboxSpec
 
 GROUP = "sandbox_magic.engines"
@@ -103,10 +103,36 @@ def working() -> list[Engine]:
     return found
 
 
-def sweep_all() -> dict[str, list[str]]:
-    """Remove the sandboxes whose owner is provably dead; return their ids by engine, for each that works.
+def sweep_all() -> dict[str, Sweep | EngineError]:
+    """Remove the sandboxes whose owner is provably dead; return for each engine what it did, or why it did nothing.
 
     Raises:
         EngineUnavailable: No engine works, so nothing is known.
     """
-    return {engine.name: engine.sweep() for engine in working()}
+    told: dict[str, Sweep | EngineError] = {}
+    able = working()
+    for engine in every():
+        try:
+            if engine in able:
+                told[engine.name] = engine.sweep()
+        except EngineError as error:  # the others' leftovers are not its fault
+            told[engine.name] = error
+    return told
+
+
+def sweep_report() -> list[str]:
+    """Sweep, and say in lines for people what was removed, what was left, and why.
+
+    Raises:
+        EngineUnavailable: No engine works, so nothing is known.
+    """
+    lines = []
+    for name, done in sweep_all().items():
+        if isinstance(done, EngineError):
+            lines.append(f"{name}: nothing is known of what is left there: {done}")
+            continue
+        lines += [f"{name}: removed {ident[:12]}: its owner is dead" for ident in done.removed]
+        lines += [f"{name}: left {ident[:12]}: {why}" for ident, why in done.left]
+        if not done.removed and not done.left:
+            lines.append(f"{name}: there is no sandbox")
+    return lines

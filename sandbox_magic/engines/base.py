@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
-from sandbox_magic.errors import InvalidOptions
+from sandbox_magic.errors import EngineError, EngineUnavailable, InvalidOptions
 from sandbox_magic.spec import Folder, SandboxSpec
 from sandbox_magic.transport import Transport
 
@@ -70,6 +70,19 @@ class Found:
     labels: Mapping[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """What a sweep did.
+
+    Attributes:
+        removed: The ids of what it removed.
+        left: The ids of what it left, each with the reason.
+    """
+
+    removed: tuple[str, ...] = ()
+    left: tuple[tuple[str, str], ...] = ()
+
+
 class Machine(abc.ABC):
     """A started sandbox.
 
@@ -98,6 +111,10 @@ class Machine(abc.ABC):
     @abc.abstractmethod
     def alive(self) -> bool:
         """Ask the engine whether it still runs."""
+
+    def trouble(self) -> EngineError | None:
+        """Say why nothing may be heard of it although it has not ended, such as a frozen engine; in bounded time."""
+        return None
 
     @abc.abstractmethod
     def close(self) -> None:
@@ -131,11 +148,13 @@ class Engine(abc.ABC):
         name: What users call it.
         capabilities: What its sandboxes can do beside the contract.
         difference: What a user of Docker must know of its sandboxes; empty if nothing.
+        far: Whether it may be on another machine, and other machines may use it too.
     """
 
     name: str
     capabilities: frozenset[str] = frozenset()
     difference: str = ""
+    far: bool = False
 
     @abc.abstractmethod
     def connect(self) -> None:
@@ -186,14 +205,23 @@ class Engine(abc.ABC):
     def remove(self, ident: str) -> None:
         """Remove one of them, whatever its state."""
 
-    def sweep(self) -> list[str]:
-        """Remove the sandboxes whose owner is provably dead; return their ids."""
-        removed = []
+    def sweep(self) -> Sweep:
+        """Remove the sandboxes whose owner is provably dead, and say what became of each."""
+        removed, left = [], []
         for found in self.found():
-            if Owner.from_labels(found.labels).dead():
-                self.remove(found.id)
+            why = Owner.from_labels(found.labels).doubt(far=self.far)
+            if not why:
+                try:
+                    self.remove(found.id)
+                except EngineUnavailable:
+                    raise
+                except EngineError as error:
+                    why = f"it cannot be removed: {error}"
+            if why:
+                left.append((found.id, why))
+            else:
                 removed.append(found.id)
-        return removed
+        return Sweep(tuple(removed), tuple(left))
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,14 +258,22 @@ class Owner:
             "sandbox-magic.owner.started": self.started,
         }
 
-    def dead(self) -> bool:
-        """Whether this process provably no longer runs: False when in doubt."""
+    def doubt(self, *, far: bool = False) -> str:
+        """Say why this process may still run; empty if it provably does not.
+
+        Args:
+            far: Whether the sandbox is on an engine that other machines use too.
+        """
         mine, theirs = _host().split("/"), self.host.split("/")
-        if not self.pid or len(theirs) != 3 or mine[0] != theirs[0]:
-            return False
-        if mine[1] != theirs[1]:
-            return True  # this very machine has booted since
-        return mine[2] == theirs[2] and started_at(self.pid) != self.started
+        if not self.pid or len(theirs) != 3:
+            return "nobody is named as its owner"
+        if mine[0] != theirs[0]:
+            return "its owner is on another machine"
+        if mine[1] != theirs[1]:  # this very machine has booted since; or it is a copy of this one, with the same id
+            return "its owner is on another machine, or on this one before it was started anew" if far else ""
+        if mine[2] != theirs[2]:
+            return f"its owner, process {self.pid}, is in another container, where it cannot be looked for"
+        return "" if ended(self.pid, self.started) else f"its owner, process {self.pid}, lives"
 
 
 def labels_of_mine(name: str) -> dict[str, str]:
@@ -264,13 +300,19 @@ def _host() -> str:
     return "/".join((machine, read("/proc/sys/kernel/random/boot_id") or "-", namespace))
 
 
+def ended(pid: int, started: str) -> bool:
+    """Whether the process of this number that was started then provably runs no more; False when in doubt."""
+    now = started_at(pid)
+    return now is None or bool(now and started and now != started)
+
+
 def started_at(pid: int) -> str | None:
     """Return when a process started, in clock ticks since boot; `None` if it does not run, empty if nobody tells."""
-    if Path("/proc/self/stat").exists():
-        try:
-            text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            return None
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        pass  # there is no such process, or no /proc, or one that hides the processes of others
+    else:
         state, *fields = text.rpartition(")")[2].split()
         return None if state in "ZX" else fields[18]
     try:

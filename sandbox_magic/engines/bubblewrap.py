@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sandbox_magic.engines import bwrap, cgroups, limits, seccomp, traces
-from sandbox_magic.engines.base import Engine, Found, Machine, Probe, Progress, labels_of_mine, silent
+from sandbox_magic.engines.base import Engine, Found, Machine, Probe, Progress, Sweep, labels_of_mine, silent
 from sandbox_magic.engines.bubblewrap_arguments import (
     ETC_COPIED,
     HOME,
@@ -236,19 +236,19 @@ class BubblewrapEngine(Engine):
         uid = _UNUSED + secrets.randbelow(1 << 20) if os.getuid() == 0 else os.getuid()
         check_mounts(spec, uid)
         trace = traces.Trace.make(uid)
+        janitor().remember([trace.folder, *trace.groups()])
         leaf = cgroups.leaf(trace.ident[:12], _wish(spec))
-        janitor().remember([trace.folder, *(leaf.folders if leaf else ())])
         try:
             machine = self._start(candidate, spec, trace, uid, leaf)
         except BaseException:
             trace.end()
-            if leaf is not None:
-                leaf.remove()
+            traces.end_strays([trace.ident])
             raise
         try:
             machine.begin(labels_of_mine(name))
         except BaseException:
             machine.close()
+            traces.end_strays([trace.ident])
             raise
         return machine
 
@@ -329,8 +329,9 @@ class BubblewrapEngine(Engine):
     def remove(self, ident: str) -> None:
         traces.Trace(ident).end()
 
-    def sweep(self) -> list[str]:
-        return traces.tidy() + super().sweep()
+    def sweep(self) -> Sweep:
+        over, known = traces.tidy(), super().sweep()
+        return Sweep((*over, *known.removed), known.left)
 
 
 def _wish(spec: SandboxSpec) -> cgroups.Wish:

@@ -81,10 +81,6 @@ class Leaf:
                     found[limit] = int(line.split()[1])
         return found
 
-    def remove(self) -> None:
-        """Remove it; its processes must be dead or dying."""
-        remove(self.folders)
-
 
 def remove(folders: Sequence[Path]) -> None:
     """Remove groups once the last of their processes is gone."""
@@ -108,8 +104,8 @@ def leaf(name: str, wish: Wish) -> Leaf | None:
 
 
 def _version_2(name: str, wish: Wish) -> Leaf:
-    for parent in _parents():
-        folder = parent / _PARENT / name
+    for folder in _places_2(name):
+        parent = folder.parent.parent
         try:
             _delegate(parent)
             folder.parent.mkdir(exist_ok=True)
@@ -128,14 +124,23 @@ def _version_2(name: str, wish: Wish) -> Leaf:
     raise EngineError("no delegated group")
 
 
+def places(name: str) -> list[Path]:
+    """Return the folders of all groups that `leaf` may make, so that they can be written down before there are any."""
+    return [*_places_2(name), *_places_1(name).values()]
+
+
+def _places_2(name: str) -> list[Path]:
+    return [parent / _PARENT / name for parent in _parents()]
+
+
 def _parents() -> Iterator[Path]:
     """Yield the groups of version 2 below which we may make one: those above our own, and for root the top."""
     if not (_ROOT / "cgroup.controllers").exists():
         return
     own = _read(Path("/proc/self/cgroup")).partition("0::/")[2].strip()
     group = _ROOT / own
-    while group != _ROOT and _ROOT in group.parents:
-        group = group.parent
+    above = [each for each in group.parents if each == _ROOT or _ROOT in each.parents]
+    for group in above or [_ROOT]:  # the top one may have processes and groups at once
         if os.access(group, os.W_OK) and os.access(group / "cgroup.procs", os.W_OK):
             yield group
 
@@ -147,12 +152,9 @@ def _delegate(group: Path) -> None:
 
 
 def _version_1(name: str, wish: Wish) -> Leaf:
-    own = dict(_own_groups())
     folders: dict[str, Path] = {}
     try:
-        for controller in ("memory", "pids", "cpu"):
-            group = _ROOT / controller / own[controller].lstrip("/")
-            folder = (group if group.is_dir() else _ROOT / controller) / _PARENT / name
+        for controller, folder in _places_1(name).items():
             folder.parent.mkdir(exist_ok=True)
             folder.mkdir()
             folders[controller] = folder
@@ -167,6 +169,13 @@ def _version_1(name: str, wish: Wish) -> Leaf:
         remove(list(folders.values()))
         raise EngineError("no groups of version 1 can be made") from None
     return Leaf("cgroup v1", list(folders.values()))
+
+
+def _places_1(name: str) -> dict[str, Path]:
+    own = dict(_own_groups())
+    tops = {controller: _ROOT / controller for controller in ("memory", "pids", "cpu") if controller in own}
+    groups = {controller: top / own[controller].lstrip("/") for controller, top in tops.items()}
+    return {each: (group if group.is_dir() else tops[each]) / _PARENT / name for each, group in groups.items()}
 
 
 def _own_groups() -> Iterator[tuple[str, str]]:

@@ -9,6 +9,7 @@ Where the engine may not notice our end, the keeper also has a *lease*: it ends 
 from __future__ import annotations
 
 import contextlib
+import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +27,7 @@ from sandbox_magic.engines.base import (
     Machine,
     Probe,
     Progress,
+    Sweep,
     labels_of_mine,
     silent,
 )
@@ -33,7 +35,7 @@ from sandbox_magic.engines.body import BRIDGE, container_body, open_folder, proc
 from sandbox_magic.engines.endpoints import Connection, docker_places, first
 from sandbox_magic.engines.holes import components
 from sandbox_magic.engines.keeper import KEEPER_USER
-from sandbox_magic.errors import EngineUnavailable, ImageNotFound, InvalidOptions, LimitNotEnforced
+from sandbox_magic.errors import EngineError, EngineUnavailable, ImageNotFound, InvalidOptions, LimitNotEnforced
 from sandbox_magic.spec import DEFAULT_IMAGE, SandboxSpec
 from sandbox_magic.transport import MultiplexedSocket, close_in_child, close_socket, watcher
 
@@ -44,6 +46,9 @@ _GONE_SECONDS = 10
 _ENDING_SECONDS = 0.2  # in which a container that is ending has ended
 REMOTE_LEASE_SECONDS = 900  # a lost link may go unnoticed for hours; a notebook may sleep through lunch
 _RENEWALS = 4  # in the time of a lease
+_ANSWER_SECONDS = 10  # in which an engine answers what costs it nothing, or it is taken for dead
+_START = f"{LABEL}.start"
+_LOOKS = 3  # at the next starts and sweeps, for what a start may have left
 
 
 class DockerMachine(Machine):
@@ -56,6 +61,8 @@ class DockerMachine(Machine):
         self.capabilities = engine.abilities(spec)
         self._engine = engine
         self._api = api
+        self._brisk = sdk.with_patience(api, _ANSWER_SECONDS)
+        self._silent = False  # the engine did not answer when it was last asked
         self._keeper = keeper
         self._user = spec.user or spec.limits.user or ""
         self._cwd = spec.cwd
@@ -69,6 +76,7 @@ class DockerMachine(Machine):
         self._renewal: int | None = None
         if lease := engine.lease(spec):
             sdk.raw(keeper).setblocking(False)
+            self._renew()
             self._renewal = watcher().every(lease / _RENEWALS, self._renew)
 
     def _renew(self) -> None:
@@ -80,7 +88,7 @@ class DockerMachine(Machine):
     ) -> MultiplexedSocket:
         """Start a process as an exec. The SDK may lose what comes with the answer, so it must be spoken to first."""
         exec_id = sdk.call(
-            self._api.exec_create,
+            self._brisk.exec_create,
             self.id,
             list(argv),
             stdin=True,
@@ -88,7 +96,7 @@ class DockerMachine(Machine):
             environment=dict(env or {}),
             workdir=self._cwd,
         )["Id"]
-        stream = sdk.call(self._api.exec_start, exec_id, socket=True)
+        stream = sdk.call(self._brisk.exec_start, exec_id, socket=True)
         return MultiplexedSocket(
             sdk.keep_alive(sdk.raw(stream)), exit_code=lambda: self._exit_code(exec_id), owner=sdk.owner(stream)
         )
@@ -98,7 +106,7 @@ class DockerMachine(Machine):
         deadline = time.monotonic() + 2
         while time.monotonic() < deadline:
             try:
-                facts = self._api.exec_inspect(exec_id)
+                facts = self._brisk.exec_inspect(exec_id)
             except Exception:  # noqa: BLE001 # the container, and with it the answer, may be gone: unknown
                 return None
             if not facts.get("Running") and facts.get("ExitCode") is not None:
@@ -139,9 +147,28 @@ class DockerMachine(Machine):
         if self._closed or sdk.readable(sdk.raw(self._keeper), _ENDING_SECONDS):
             return False
         try:
-            return bool(self._api.inspect_container(self.id)["State"]["Running"])
-        except Exception:  # noqa: BLE001 # gone, or the engine is: not usable either way
-            return False
+            return self._state() in ("running", "paused")
+        except EngineUnavailable:
+            return False  # not usable either
+
+    def trouble(self) -> EngineError | None:
+        try:
+            paused = self._state() == "paused"
+        except EngineUnavailable as error:
+            return error
+        advice = f"`{self._engine.name} unpause {self.id[:12]}` lets it go on, `%sandboxctl reset` gives up its files"
+        return EngineError(f"somebody has paused the sandbox: {advice}") if paused else None
+
+    def _state(self) -> str:
+        """Return what the engine says of it now; empty if it is gone.
+
+        Asked is the list: an inspection waits for whatever else goes on with the container, such as an exec that was
+        begun when it was paused.
+        """
+        self._silent = True
+        known = sdk.call(self._brisk.containers, all=True, filters={"id": self.id})
+        self._silent = False
+        return str(known[0]["State"]) if known else ""
 
     def network(self, online: bool) -> None:
         networks = sdk.call(self._api.inspect_container, self.id)["NetworkSettings"]["Networks"]
@@ -158,10 +185,13 @@ class DockerMachine(Machine):
         if self._renewal is not None:
             watcher().stop(self._renewal)
         try:
+            if self._silent:
+                raise EngineUnavailable("the engine does not answer")
+            self._state()  # a frozen one must not cost the patience that a removal needs
             if not sdk.remove(self._api, self.id):
                 self._wait_gone()
         except EngineUnavailable as error:
-            raise EngineUnavailable(f"{error}; {self.id[:12]} ends with it") from None
+            raise EngineUnavailable(f"{error}; {self.id[:12]} ends by itself, for we let go of it") from None
         finally:
             close_socket(sdk.raw(self._keeper), sdk.owner(self._keeper))
 
@@ -188,6 +218,7 @@ class DockerEngine(Engine):
         self._runtimes: dict[str, Any] = {}
         self._runtime = ""
         self._architecture = ""
+        self._unsure: dict[str, int] = {}  # starts that may have left a container; how often to look for it
         self.endpoint = ""
 
     def connect(self) -> None:
@@ -215,10 +246,13 @@ class DockerEngine(Engine):
         """Return a connection to the engine."""
         return first(docker_places(self._docker_host), podman=False)
 
+    @property
+    def far(self) -> bool:  # type: ignore[override] # it is known once there is a connection
+        return self._connection is not None and self._connection.endpoint.remote
+
     def lease(self, spec: SandboxSpec) -> int | None:
         """Return after how many seconds without a sign of us a sandbox ends by itself; `None`: it has other means."""
-        remote = self._connection is not None and self._connection.endpoint.remote
-        return spec.lease or (REMOTE_LEASE_SECONDS if remote else self.local_lease)
+        return spec.lease or (REMOTE_LEASE_SECONDS if self.far else self.local_lease)
 
     def body(self, spec: SandboxSpec, labels: Mapping[str, str]) -> dict[str, Any]:
         """Return the arguments of the create request."""
@@ -304,12 +338,15 @@ class DockerEngine(Engine):
 
     def start(self, spec: SandboxSpec, *, name: str = "", progress: Progress = silent) -> DockerMachine:
         api = self._connect().api
-        arguments = self.body(spec, labels_of_mine(name))
+        sdk.call(sdk.with_patience(api, _ANSWER_SECONDS).ping)  # what follows has more patience
+        self._remove_unsure()
+        mark = secrets.token_hex(8)
+        arguments = self.body(spec, labels_of_mine(name) | {_START: mark})
         disconnect = not spec.online and arguments["host_config"]["network_mode"] == BRIDGE
         arguments["host_config"] = api.create_host_config(**arguments["host_config"])
-        ident = self._create(arguments, arguments["image"], progress)
-        keeper = None
+        ident, keeper = "", None
         try:
+            ident = self._create(arguments, arguments["image"], progress)
             if disconnect:
                 sdk.call(api.disconnect_container_from_network, ident, BRIDGE, force=True)
             if self.attach_first:
@@ -321,12 +358,34 @@ class DockerEngine(Engine):
             sdk.call(api.start, ident)
             if not self.attach_first:
                 keeper = _attach(api, ident)
-        except BaseException:
+        except BaseException as error:
             if keeper is not None:
                 close_socket(sdk.raw(keeper), sdk.owner(keeper))
-            self.remove(ident)
+            self._give_up(mark, ident, error)
             raise
         return DockerMachine(self, api, ident, keeper, spec)
+
+    def _give_up(self, mark: str, ident: str, error: BaseException) -> None:
+        """Remove what a failed start has made; if that cannot be known or done now, then later."""
+        if isinstance(error, EngineError) and not isinstance(error, EngineUnavailable):
+            with contextlib.suppress(EngineUnavailable):
+                if ident:
+                    self.remove(ident)
+                return
+        self._unsure[mark] = _LOOKS
+        if not isinstance(error, EngineUnavailable):  # interrupted: the engine answers
+            with contextlib.suppress(EngineError):
+                self._remove_unsure()
+
+    def _remove_unsure(self) -> None:
+        for mark in list(self._unsure):
+            for entry in self._listed(f"{_START}={mark}"):
+                self.remove(entry["Id"])
+                self._unsure.pop(mark, None)
+            if mark in self._unsure:
+                self._unsure[mark] -= 1
+                if not self._unsure[mark]:
+                    del self._unsure[mark]
 
     def _create(self, arguments: dict[str, Any], image: str, progress: Progress) -> str:
         api = self._connect().api
@@ -336,9 +395,15 @@ class DockerEngine(Engine):
             pull.image(api, image, progress)
         return str(sdk.call(api.create_container, **arguments)["Id"])
 
+    def _listed(self, label: str) -> list[dict[str, Any]]:
+        return list(sdk.call(self._connect().api.containers, all=True, filters={"label": label}))
+
     def found(self) -> list[Found]:
-        containers = sdk.call(self._connect().api.containers, all=True, filters={"label": LABEL})
-        return [Found(entry["Id"], entry.get("Labels") or {}) for entry in containers]
+        return [Found(entry["Id"], entry.get("Labels") or {}) for entry in self._listed(LABEL)]
+
+    def sweep(self) -> Sweep:
+        self._remove_unsure()
+        return super().sweep()
 
     def remove(self, ident: str) -> None:
         sdk.remove(self._connect().api, ident)

@@ -23,6 +23,13 @@ def call(function: Any, *args: Any, **kwargs: Any) -> Any:
         raise _translated(error) from None
 
 
+def with_patience(api: Any, seconds: float) -> Any:
+    """Return the same client, on the same connections, that waits only so long for an answer."""
+    brisk = object.__new__(type(api))
+    vars(brisk).update(vars(api), timeout=seconds)
+    return brisk
+
+
 def remove(api: Any, ident: str) -> bool:
     """Remove a container, whatever its state; return False if the engine is already at it (AutoRemove).
 

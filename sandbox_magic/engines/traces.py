@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sandbox_magic.engines import cgroups
-from sandbox_magic.engines.base import started_at
+from sandbox_magic.engines.base import ended, started_at
 from sandbox_magic.errors import EngineError
 
 _END_SECONDS = 5.0
@@ -57,6 +57,10 @@ class Trace:
         self.ident = ident
         self.folder = home() / ident
 
+    def groups(self) -> list[Path]:
+        """Return the control groups that the sandbox may get."""
+        return cgroups.places(self.ident[:12])
+
     @property
     def pipes(self) -> Path:
         """The folder that is shown inside; what is in it can be opened by name, not listed."""
@@ -64,21 +68,28 @@ class Trace:
 
     @classmethod
     def make(cls, uid: int) -> Trace:
-        """Make the folder of a new sandbox, whose user has this id on the host."""
+        """Make the folder of a new sandbox, whose user has this id on the host.
+
+        It has a name with its maker in it until it has its record, so that nobody takes it for a sandbox before, and
+        its maker's death can be proved at any moment.
+        """
         trace = cls(secrets.token_hex(32))
+        final = trace.folder
+        trace.folder = home() / f".{os.getpid()}-{started_at(os.getpid())}-{trace.ident}"
         trace.folder.mkdir(mode=0o711)
         trace.folder.chmod(0o711)
         trace.pipes.mkdir()
         os.chown(trace.pipes, uid, uid)
         trace.pipes.chmod(0o311)
-        trace.record()
+        trace.record(groups=trace.groups())
+        trace.folder = trace.folder.rename(final)
         return trace
 
     def record(self, pid: int = 0, labels: Mapping[str, str] | None = None, groups: Sequence[Path] = ()) -> None:
         """Write down what the sandbox is; without a process it is being made, and belongs to us."""
         facts = {
             "pid": pid,
-            "started": started_at(pid or os.getpid()),
+            "started": started_at(pid or os.getpid()) or "",
             "maker": os.getpid(),
             "labels": dict(labels or {}),
             "groups": [str(path) for path in groups],
@@ -103,7 +114,7 @@ class Trace:
         """Whether nothing of it runs any more."""
         facts = self._facts()
         pid = facts.get("pid") or facts.get("maker")
-        return isinstance(pid, int) and started_at(pid) != facts.get("started")
+        return isinstance(pid, int) and ended(pid, str(facts.get("started")))
 
     def end(self) -> None:
         """End the sandbox if it still runs, and remove what it leaves. Again is allowed."""
@@ -117,9 +128,7 @@ class Trace:
                 time.sleep(0.002)
         groups = facts.get("groups")
         cgroups.remove([Path(str(path)) for path in groups] if isinstance(groups, list) else [])
-        with contextlib.suppress(OSError):  # it is gone already
-            self.pipes.chmod(0o700)  # cannot be listed otherwise, but by root
-        shutil.rmtree(self.folder, ignore_errors=True)
+        _remove_folder(self.folder)
 
 
 def all_traces() -> list[Trace]:
@@ -128,8 +137,32 @@ def all_traces() -> list[Trace]:
 
 
 def tidy() -> list[str]:
-    """Remove the traces of sandboxes that have ended; return their ids."""
+    """Remove the traces of sandboxes that have ended, or were never finished; return their ids."""
+    for path in home().glob(".*-*-*"):
+        pid, started, _ = path.name[1:].split("-")
+        if pid.isdigit() and ended(int(pid), started):
+            _remove_folder(path)
     over = [trace for trace in all_traces() if trace.leftover()]
     for trace in over:
         trace.end()
+    end_strays([trace.ident for trace in over])
     return [trace.ident for trace in over]
+
+
+def end_strays(idents: Sequence[str]) -> None:
+    """End what is left of bubblewraps that were being started.
+
+    A child of bubblewrap waits for its parent before anything ties its life to that: killed in that moment, the parent
+    leaves it waiting for ever. A sandbox whose process 1 runs is no longer called bubblewrap.
+    """
+    for entry in Path("/proc").glob("[0-9]*") if idents else ():
+        with contextlib.suppress(OSError):  # it has ended, or is another user's
+            told = (entry / "cmdline").read_bytes()
+            if any(ident.encode() in told for ident in idents) and (entry / "exe").readlink().name == "bwrap":
+                os.kill(int(entry.name), signal.SIGKILL)
+
+
+def _remove_folder(path: Path) -> None:
+    with contextlib.suppress(OSError):  # it is gone already
+        (path / "d").chmod(0o700)  # cannot be listed otherwise, but by root
+    shutil.rmtree(path, ignore_errors=True)

@@ -187,15 +187,12 @@ class Control:
                 raise InvalidOptions(f"write: %sandboxctl {VERBS['network'].usage}")
 
     def gc(self, request: Request) -> None:
-        """Remove what dead kernels left behind."""
+        """Remove what dead kernels left behind; say what was removed, what left, and why."""
         from sandbox_magic import engines  # noqa: PLC0415 # heavy, and only here
 
         request.counted(0, 0)
-        removed = [ident for idents in engines.sweep_all().values() for ident in idents]
-        if removed:
-            _say(f"removed what dead kernels left behind: {', '.join(one_line(name, 64) for name in removed)}")
-        else:
-            _say("nothing to remove: no dead kernel left a sandbox behind")
+        for line in engines.sweep_report():
+            _say(one_line(line, 300))
 
     def doctor(self, request: Request) -> None:
         """Tell what works here, how well, and what to mend."""

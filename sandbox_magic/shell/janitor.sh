@@ -1,5 +1,16 @@
 # Outlives the process that started it by a moment: paths on stdin, one a line; when stdin ends, they are removed.
 # A control group can be removed once its last process is gone.
+
+# strays NAME: end the bubblewraps that were being started for the sandbox of this name; see engines/traces.py
+strays() {
+  for file in /proc/[0-9]*/cmdline; do
+    line=
+    IFS= read -r line 2>/dev/null <"$file"
+    case $line in *"$1"*) ;; *) continue ;; esac
+    case $(readlink "${file%/*}/exe") in */bwrap) pid=${file#/proc/} && kill -s KILL "${pid%/*}" ;; esac
+  done
+}
+
 while IFS= read -r path; do
   set -- "$@" "$path"
 done
@@ -12,6 +23,7 @@ while [ $# -gt 0 ] && [ $((tries += 1)) -lt 100 ]; do
     case $path in
     /sys/fs/cgroup/*) rmdir "$path" 2>/dev/null ;;
     *)
+      [ ! -e "$path" ] || strays "${path##*/}" 2>/dev/null
       chmod u+rwx "$path/d" 2>/dev/null  # the pipes: only root can list the folder as it is
       rm -rf "$path"
       ;;

@@ -107,10 +107,12 @@ def test_gc_removes_what_the_dead_left_and_only_that(abandoned: Any) -> None:
     )
     try:
         told = run("gc")
-        assert told.returncode == 0 and f"docker: removed {abandoned.id[:12]}\n" in told.stdout
-        assert living.id[:12] not in told.stdout
+        assert told.returncode == 0 and f"docker: removed {abandoned.id[:12]}: its owner is dead\n" in told.stdout
+        left = f"docker: left {living.id[:12]}: its owner, process {os.getpid()}, lives\n"
+        assert left in told.stdout
         assert abandoned.client.containers.list(all=True, filters={"id": abandoned.id}) == []
-        assert "docker: nothing to remove, every sandbox belongs to a living process\n" in run("gc").stdout
+        again = run("gc").stdout
+        assert left in again and abandoned.id[:12] not in again
         living.reload()
     finally:
         living.remove(force=True)

@@ -82,16 +82,22 @@ def test_secrets_are_not_in_the_repr() -> None:
 def test_owner() -> None:
     me = Owner.me()
     assert Owner.from_labels(me.labels()) == me
-    assert not me.dead()
-    assert not Owner.from_labels({}).dead()
-    assert not Owner("other-machine/boot/pid:[1]", me.pid, "1").dead()
     machine, boot, namespace = me.host.split("/")
-    assert Owner(f"{machine}/earlier-boot/{namespace}", me.pid, me.started).dead()
-    assert not Owner(f"{machine}/{boot}/pid:[1]", 999_999_999, "1").dead()
-    assert Owner(me.host, me.pid, "1").dead()
+    pid, started = me.pid, me.started
     process = subprocess.Popen(["sleep", "0"])
     process.wait()
-    assert Owner(me.host, process.pid, "5").dead()
+    for owner, near, far in (
+        (me, "lives", "lives"),
+        (Owner.from_labels({}), "nobody", "nobody"),
+        (Owner(f"other-machine/{boot}/{namespace}", pid, "1"), "another machine", "another machine"),
+        (Owner(f"{machine}/earlier-boot/{namespace}", pid, started), "", "another machine, or"),
+        (Owner(f"{machine}/{boot}/pid:[1]", 999_999_999, "1"), "another container", "another container"),
+        (Owner(me.host, pid, "1"), "", ""),
+        (Owner(me.host, pid, ""), "lives", "lives"),
+        (Owner(me.host, process.pid, "5"), "", ""),
+    ):
+        for doubt, words in ((owner.doubt(), near), (owner.doubt(far=True), far)):
+            assert (words in doubt) if words else (doubt == ""), (owner, doubt)
 
 
 @given(st.lists(st.tuples(st.sampled_from(["stdout", "stderr"]), st.binary(max_size=50)), max_size=40))

@@ -1,0 +1,44 @@
+"""``python -m tests.left_behind [TIMES] [NAME]``: end kernels and engines in every way, and count what is left."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from scenarios import ALL
+
+
+def say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def main() -> int:
+    times = int(sys.argv[1]) if sys.argv[1:] else 20
+    wanted = sys.argv[2] if sys.argv[2:] else ""
+    failed = 0
+    for scenario, place in ALL:
+        if wanted not in f"{scenario.__name__} {place}":
+            continue
+        clean, seconds = 0, 0.0
+        for _ in range(times):
+            begun = time.monotonic()
+            try:
+                found = scenario(place)
+            except Exception as error:  # noqa: BLE001 # one that could not be tried is not clean
+                found = [repr(error)]
+            seconds += time.monotonic() - begun
+            clean += not found
+            if found:
+                say(f"  {scenario.__name__} {place}: {found[:4]}")
+        failed += clean < times
+        name = scenario.__name__.replace("_", " ")
+        say(f"{name:46} {place:11} nothing left {clean:2} of {times:2}  ({seconds / times:.1f} s each)")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
