@@ -14,6 +14,7 @@ from sandbox_magic.engines.base import Machine
 from sandbox_magic.errors import ProtocolError, SandboxError, SessionError, ShellExited, StartTimeout
 from sandbox_magic.protocol import (
     STDERR,
+    UNKNOWN_EXIT,
     Died,
     Event,
     Exited,
@@ -32,6 +33,9 @@ _STATE_TRIES = 100
 _ECHO_SECONDS = 2.0
 _LATE_MAX = 1 << 20  # bytes of late output that are kept until somebody takes them
 
+ENDED = "the shell ended with this cell; the next cell gets a new one, with "
+CUT = "the connection to the shell was lost, and the cell stopped; the next cell gets a new shell, with "
+SANDBOX_ENDED = "the sandbox itself has ended during this cell; its files are lost"
 BETWEEN = "the shell had ended since the last cell; this is a new one, with "
 KEPT = "the same directory and exports (lost: variables, functions, jobs)"
 RESTORED = "the same directory and exports, and the variables{} of the last pause (lost: {}jobs, traps, open files)"
@@ -127,8 +131,17 @@ class ShellLink:
         self._transport.send(self.protocol.start())
 
     def exit_code(self) -> int | None:
-        """Return the supervisor's exit code, after `Exited`."""
-        return self._transport.exit_code() if self._transport is not None else None
+        """Return the supervisor's exit code, after `Exited`; `None` unless it has ended, and by itself."""
+        code = self._transport.exit_code() if self._transport is not None else None
+        return None if code == UNKNOWN_EXIT else code
+
+    def lose(self, shell: int, supervisor: int, ticks: int) -> None:
+        """Give the stream up in the middle of a cell (see `Ladder.climb`), and end that where it still runs."""
+        if self._transport is not None and supervisor:
+            cell = f"finish {shell} {supervisor} {ticks}; kill -s KILL {shell}; " if shell else ""
+            with contextlib.suppress(SandboxError):  # then it runs on, and prints to nobody
+                self.control.call(f"{cell}kill -s KILL {supervisor}")
+        self.drop()
 
     def drop(self) -> None:
         """Give the stream up; `ensure` opens a new one."""
@@ -154,6 +167,13 @@ class ShellLink:
         self._transport.send(line)
         self._recovered = time.monotonic()
         return len(line)
+
+    def orphaned(self) -> bool:
+        """Whether shell and supervisor are gone, although something that they have left keeps the stream open."""
+        tests = f"[ -d /proc/{self.protocol.supervisor_pid} ] || [ -d /proc/{self.shell_pid} ]"
+        with contextlib.suppress(SandboxError):  # nobody can say
+            return "gone" in self.control.call(f"{tests} || echo gone")
+        return False
 
     def heard(self) -> int | None:
         """Return how many bytes the shell has read so far; `None` if nobody can say."""
@@ -207,10 +227,13 @@ class ShellLink:
         raise SessionError("the working directory and the exports of the shell cannot be read")
 
     def forget(self) -> None:
-        """Remove what the shell has left for a successor: there will be none. A supervisor cannot, if it is ended."""
+        """End the supervisor and remove what the shell has left for a successor: there will be none."""
         places = ("/dev/shm", "/tmp", "/var/tmp", "/run", '"$HOME"')  # noqa: S108 # inside; those of supervisor.sh
+        pid = self.protocol.supervisor_pid or ""
         with contextlib.suppress(SandboxError):  # it goes with the sandbox
-            self.control.call(f"rm -rf {' '.join(f'{place}/.sandbox-{self._name}' for place in places)}")
+            self.control.call(
+                f"kill -s KILL {pid}; rm -rf {' '.join(f'{place}/.sandbox-{self._name}' for place in places)}"
+            )
 
     # ---- between cells
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 import time
 from collections.abc import Callable, Mapping
@@ -16,6 +15,7 @@ from sandbox_magic.result import Result
 from sandbox_magic.spec import check_env
 
 RESCUE_SECONDS = (1.0, 1.5, 2.0)  # after which a shell that does not report is made to; see `Run.listen`
+_LOOK_SECONDS = 5.0  # then so often it is looked whether a shell is there
 
 Tick = Callable[[], float | None]
 
@@ -62,8 +62,9 @@ class Run:
 
     @property
     def rescue_due(self) -> float:
-        """When the shell is to be rescued the next time."""
-        return self.sent_at + RESCUE_SECONDS[self.rescues] if self.rescues < len(RESCUE_SECONDS) else math.inf
+        """When the shell is to be rescued the next time, or only looked after."""
+        more = self.rescues - len(RESCUE_SECONDS)
+        return self.sent_at + (RESCUE_SECONDS[self.rescues] if more < 0 else _LOOK_SECONDS * (more + 1))
 
     def listen(self, heard: int | None) -> bool:
         """Take how many bytes the shell has read so far; return whether it shall be rescued, or now left to itself.
@@ -72,6 +73,8 @@ class Run:
         a POSIX shell after `set -n`; there is no way back from inside.
         """
         self.rescues += 1
+        if self.rescues > len(RESCUE_SECONDS):
+            return False
         self.deaf &= heard is not None and (self.rescues == 1 or heard == self.expected)
         self.expected = heard or 0
         if self.rescues == len(RESCUE_SECONDS):

@@ -17,7 +17,7 @@ from sandbox_magic.errors import CommandTimeout, InvalidOptions, SessionBusy, Se
 from sandbox_magic.feed import Ask, Asker, Feed, Source
 from sandbox_magic.interrupts import deferred_interrupts
 from sandbox_magic.ladder import Ladder
-from sandbox_magic.link import ShellLink
+from sandbox_magic.link import CUT, ENDED, SANDBOX_ENDED, ShellLink
 from sandbox_magic.protocol import Died, Event, Exited, Finished, LateOutput, Output, Started
 from sandbox_magic.result import Result
 from sandbox_magic.running import RESCUE_SECONDS, Run, Tick, both, preparation
@@ -28,9 +28,6 @@ _SETTLE_SECONDS = 0.1  # in which the end of a sandbox follows the SIGKILL of it
 _PREPARE_SECONDS = 10.0
 _CLOSE_SECONDS = 2.0  # how long a close waits for a running cell to let go; its machine ends it in any case
 _ATTEMPTS = 3
-
-ENDED = "the shell ended with this cell; the next cell gets a new one, with "
-SANDBOX_ENDED = "the sandbox itself has ended during this cell; its files are lost"
 
 
 class Session:
@@ -259,7 +256,9 @@ class Session:
             if timeout is not None:
                 run.deadline = run.sent_at + timeout
             while not run.done:
-                self._pump(run, self._wait(run))
+                wait = self._wait(run)
+                if not run.done:
+                    self._pump(run, wait)
                 if run.done:
                     self._settle(run)
                     return
@@ -274,24 +273,21 @@ class Session:
                     self._climb(run, now=asked)
         finally:
             if not run.done:  # whatever went wrong here: what still runs must not print into the next cell
-                self._link.drop()
+                self._link.lose(*self._cell(run))
 
     def _pump(self, run: Run, wait: float | None) -> None:
         for event in self._link.receive(wait):
             self._take(event, run)
 
-    def _wait(self, run: Run) -> float | None:
+    def _wait(self, run: Run) -> float:
         """Return how long to wait for the next bytes."""
         wait = run.tick() if run.tick is not None else None
         if time.monotonic() >= run.rescue_due:
             self._rescue(run)
-        due = min(run.rescue_due, math.inf if run.deadline is None else run.deadline)
-        left = due - time.monotonic()
+        left = min(run.rescue_due, math.inf if run.deadline is None else run.deadline) - time.monotonic()
         if run.ladder.climbing:
             left = min(left, run.ladder.wait())
-        if wait is not None:
-            left = min(left, wait)
-        return None if left == math.inf else max(0.0, left)
+        return max(0.0, min(left, math.inf if wait is None else wait))
 
     def _cell(self, run: Run) -> tuple[int, int, int]:
         """Return what the control shell finds the cell's processes by: shell, supervisor, age in 10 ms."""
@@ -299,8 +295,10 @@ class Session:
         return self._link.shell_pid if run.begun else 0, self._link.protocol.supervisor_pid, ticks
 
     def _rescue(self, run: Run) -> None:
-        """Send what makes a shell report, or end; a deaf one is ended."""
-        if run.listen(self._link.heard()):
+        """Send what makes a shell report, or end; a deaf one is ended. Nobody may be there at all."""
+        if self._link.orphaned():
+            self._take(Exited(), run)
+        elif run.listen(self._link.heard()):
             run.expected += self._link.recover(last=run.rescues == len(RESCUE_SECONDS) - 1)
         elif run.deaf:
             self._link.kill()
@@ -338,9 +336,10 @@ class Session:
                     code = None
                     run.notes.append("the shell ran no commands any more, as after `set -n`, and was ended")
                 run.finish(code, ENDED + self._link.kept(), shell_ended=True)
-                self._link.restart()
+                if self._alone:  # a job's shell has no next cell
+                    self._link.restart()
             case Exited() if run.begun:
-                self._stream_ended(run)
+                self._stream_ended(run, self._link.exit_code())
             case Died() | Exited():
                 self._never_began(event, run)
 
@@ -368,19 +367,21 @@ class Session:
     def _never_began(self, event: Event, run: Run) -> None:
         """The shell was gone before the cell reached it: nothing was run, so it may be sent again."""
         if isinstance(event, Exited):
-            self._link.drop()
             if not self._link.machine.alive():
                 self._lost(run, "the sandbox has ended; this cell was not run")
                 return
+            if self._link.exit_code() is None:  # we were cut off, and it may have begun
+                self._stream_ended(run, None)
+                return
+            self._link.drop()
         self._link.lost_between()
         self._send(run)
 
-    def _stream_ended(self, run: Run) -> None:
+    def _stream_ended(self, run: Run, code: int | None) -> None:
         """The supervisor went with the shell; a new one is opened, unless the sandbox is gone."""
-        code = self._link.exit_code()
         if self._link.machine.alive():
-            self._link.drop()
-            run.finish(code, ENDED + self._link.kept(), shell_ended=True)
+            self._link.lose(*self._cell(run))
+            run.finish(code, (CUT if code is None else ENDED) + self._link.kept(), shell_ended=True)
         else:
             self._lost(run, SANDBOX_ENDED)
 

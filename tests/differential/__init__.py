@@ -64,7 +64,7 @@ def through_session(box: Sandbox, cells: list[str], *, rest: float = 0) -> list[
     """Run the cells one after another in a session of their own; return what was seen after each."""
     machine = box._machine
     assert machine is not None
-    session = Session(machine, env={"LANG": "C.UTF-8", "HOME": machine.home}, shell=box.spec.shell)
+    session = Session(machine, env={"LANG": "C.UTF-8", "HOME": machine.home}, shell=box.spec.shell, alone=False)
     seen: list[Outcome] = []
     stdout = stderr = ""
     try:
@@ -77,6 +77,7 @@ def through_session(box: Sandbox, cells: list[str], *, rest: float = 0) -> list[
             time.sleep(rest)
         return seen
     finally:
+        session.forget()
         session.close()
 
 

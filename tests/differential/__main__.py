@@ -11,7 +11,10 @@ from . import compare
 
 def main() -> int:
     """Try as many as asked."""
-    count, seed, shell, engine, image, *_ = [*sys.argv[1:], *("100", "0", "bash", "bubblewrap", None)[len(sys.argv) - 1 :]]
+    count, seed, shell, engine, image, *_ = [
+        *sys.argv[1:],
+        *("100", "0", "bash", "bubblewrap", None)[len(sys.argv) - 1 :],
+    ]
     with Sandbox(image, engine=engine, shell=shell) as box:
         report = compare(box, range(int(seed), int(seed) + int(count)), shell)
     sys.stdout.write(f"{report}\n")
