@@ -15,6 +15,7 @@ from sandbox_magic.engines.base import Machine
 from sandbox_magic.errors import ProtocolError, SandboxError, SessionError, ShellExited, StartTimeout
 from sandbox_magic.protocol import (
     STDERR,
+    UNKNOWN_EXIT,
     Died,
     Event,
     Exited,
@@ -35,6 +36,7 @@ _SOON_SECONDS = 0.05  # after a cell; see `ShellProtocol.send`
 _LATE_MAX = 1 << 20  # bytes of late output that are kept until somebody takes them
 
 ENDED = "the shell ended with this cell; the next cell gets a new one, with "
+CUT = "the connection to the shell was lost, and the cell stopped; the next cell gets a new shell, with "
 SANDBOX_ENDED = "the sandbox itself has ended during this cell; its files are lost"
 BETWEEN = "the shell had ended since the last cell; this is a new one, with "
 KEPT = "the same directory and exports (lost: variables, functions, jobs)"
@@ -142,8 +144,9 @@ class ShellLink:
         self._transport.send(self.protocol.start())
 
     def exit_code(self) -> int | None:
-        """Return the supervisor's exit code, after `Exited`."""
-        return self._transport.exit_code() if self._transport is not None else None
+        """Return the supervisor's exit code, after `Exited`; `None` unless it has ended, and by itself."""
+        code = self._transport.exit_code() if self._transport is not None else None
+        return None if code == UNKNOWN_EXIT else code
 
     def cut_off(self) -> None:
         """End what runs at the other end of a stream that was lost in the middle of a cell.
@@ -189,6 +192,13 @@ class ShellLink:
         self._transport.send(line)
         self._recovered = time.monotonic()
         return len(line)
+
+    def orphaned(self) -> bool:
+        """Whether shell and supervisor are gone, although something that they have left keeps the stream open."""
+        tests = f"[ -d /proc/{self.protocol.supervisor_pid} ] || [ -d /proc/{self.shell_pid} ]"
+        with contextlib.suppress(SandboxError):  # nobody can say
+            return "gone" in self.control.call(f"{tests} || echo gone")
+        return False
 
     def heard(self) -> int | None:
         """Return how many bytes the shell has read so far; `None` if nobody can say."""
@@ -250,10 +260,13 @@ class ShellLink:
             raise SessionError("the state of the shell cannot be handed to another one")
 
     def forget(self) -> None:
-        """Remove what the shell has left for a successor: there will be none. A supervisor cannot, if it is ended."""
+        """End the supervisor and remove what the shell has left for a successor: there will be none."""
         places = ("/dev/shm", "/tmp", "/var/tmp", "/run", '"$HOME"')  # noqa: S108 # inside; those of supervisor.sh
+        pid = self.protocol.supervisor_pid or ""
         with contextlib.suppress(SandboxError):  # it goes with the sandbox
-            self.control.call(f"rm -rf {' '.join(f'{place}/.sandbox-{self._name}' for place in places)}")
+            self.control.call(
+                f"kill -s KILL {pid}; rm -rf {' '.join(f'{place}/.sandbox-{self._name}' for place in places)}"
+            )
 
     # ---- between cells
 

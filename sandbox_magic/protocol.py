@@ -26,7 +26,7 @@ _PREFIX = 16  # hexadecimal digits
 _TOKEN = 8  # the same; together 96 random bits, short because bash reads its lines byte by byte
 _SUPERVISOR = b"0" * _TOKEN
 _FENCE_MAX = 160  # bytes after the marker: a word, a number or two, or the path of a shell
-_UNKNOWN_EXIT = 128 + 31  # SIGSYS: the shell ended itself because it could not report (see shell/bash.sh)
+UNKNOWN_EXIT = 128 + 31  # SIGSYS: a shell could not report (see shell/bash.sh), or a supervisor has lost us
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,11 +361,11 @@ class ShellProtocol:
         events.append(Finished(self.last_exit_code))
 
     def _died(self, events: list[Event]) -> None:
-        code = _number(self._dead[STDOUT][0]) if self._dead[STDOUT] else _UNKNOWN_EXIT
+        code = _number(self._dead[STDOUT][0]) if self._dead[STDOUT] else UNKNOWN_EXIT
         self._inside = dict.fromkeys(STREAMS, False)
         self.last_exit_code = 0
         self.state = State.DEAD
-        events.append(Died(None if code == _UNKNOWN_EXIT else code))
+        events.append(Died(None if code == UNKNOWN_EXIT else code))
 
 
 def _number(text: bytes) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 import time
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ from sandbox_magic.result import Result
 from sandbox_magic.spec import check_env
 
 RESCUE_SECONDS = (1.0, 1.5, 2.0)  # after which a shell that does not report is made to; see `Run.listen`
+_LOOK_SECONDS = 5.0  # then so often it is looked whether a shell is there
 
 Tick = Callable[[], float | None]
 
@@ -60,6 +60,30 @@ class Run:
     error: BaseException | None = None
     notes: list[str] = field(default_factory=list)
 
+    def begin(self) -> None:
+        """The shell has taken it."""
+        self.begun = True
+        if self.feed is not None:
+            self.feed.begun.set()
+
+    def output(self, event: Output) -> None:
+        """Keep and show what it has printed. If `on_output` raises, the cell is stopped first, then that is raised."""
+        event = event if self.hear is None else self.hear(event)
+        self.capture.add(event)
+        if self.on_output is None or self.error is not None:
+            return
+        try:
+            self.on_output(event)
+        except BaseException as error:  # noqa: BLE001 # see above
+            self.error = error
+
+    def true_code(self, code: int | None) -> int | None:
+        """Return the exit code of a shell that has ended: unknown if it was ended because it was deaf."""
+        if not self.deaf or self.rescues < len(RESCUE_SECONDS):
+            return code
+        self.notes.append("the shell ran no commands any more, as after `set -n`, and was ended")
+        return None
+
     def finish(self, exit_code: int | None, *note: str, shell_ended: bool = False) -> None:
         """Say how it ended."""
         self.done, self.exit_code, self.shell_ended = True, exit_code, shell_ended
@@ -73,8 +97,9 @@ class Run:
 
     @property
     def rescue_due(self) -> float:
-        """When the shell is to be rescued the next time."""
-        return self.sent_at + RESCUE_SECONDS[self.rescues] if self.rescues < len(RESCUE_SECONDS) else math.inf
+        """When the shell is to be rescued the next time, or only looked after."""
+        more = self.rescues - len(RESCUE_SECONDS)
+        return self.sent_at + (RESCUE_SECONDS[self.rescues] if more < 0 else _LOOK_SECONDS * (more + 1))
 
     def listen(self, heard: int | None) -> bool:
         """Take how many bytes the shell has read so far; return whether it shall be rescued, or now left to itself.
@@ -83,6 +108,8 @@ class Run:
         a POSIX shell after `set -n`; there is no way back from inside.
         """
         self.rescues += 1
+        if self.rescues > len(RESCUE_SECONDS):
+            return False
         self.deaf &= heard is not None and (self.rescues == 1 or heard == self.expected)
         self.expected = heard or 0
         if self.rescues == len(RESCUE_SECONDS):

@@ -18,7 +18,7 @@ from sandbox_magic.errors import CommandTimeout, EngineError, InvalidOptions, Se
 from sandbox_magic.feed import Source
 from sandbox_magic.interrupts import deferred_interrupts
 from sandbox_magic.ladder import Ladder
-from sandbox_magic.link import ENDED, SANDBOX_ENDED, ShellLink
+from sandbox_magic.link import CUT, ENDED, SANDBOX_ENDED, ShellLink
 from sandbox_magic.protocol import Died, Event, Exited, Finished, LateOutput, Output, Started, State
 from sandbox_magic.pulse import Pulse
 from sandbox_magic.result import Result
@@ -259,7 +259,9 @@ class Session:
             if timeout is not None:
                 run.deadline = run.sent_at + timeout
             while not run.done:
-                self._pump(run, self._wait(run))
+                wait = self._wait(run)
+                if not run.done:
+                    self._pump(run, wait)
                 if run.done:
                     self._settle(run)
                     return
@@ -284,17 +286,17 @@ class Session:
             run.heard = True
             self._take(event, run)
 
-    def _wait(self, run: Run) -> float | None:
+    def _wait(self, run: Run) -> float:
         """Return how long to wait for the next bytes."""
         wait = run.tick() if run.tick is not None else None
         if time.monotonic() >= run.rescue_due:
             self._rescue(run)
-        due = min(run.rescue_due, math.inf if run.deadline is None else run.deadline)
-        left = min(due - time.monotonic(), run.pulse.wait(heard=run.heard))
+        left = min(run.rescue_due, math.inf if run.deadline is None else run.deadline) - time.monotonic()
+        left = min(left, run.pulse.wait(heard=run.heard))
         run.heard = False
         if run.ladder.climbing:
             left = min(left, run.ladder.wait())
-        return max(0.0, left if wait is None else min(left, wait))
+        return max(0.0, min(left, math.inf if wait is None else wait))
 
     def _cell(self, run: Run) -> tuple[int, int, int]:
         """Return what the control shell finds the cell's processes by: shell, supervisor, age in 10 ms."""
@@ -302,8 +304,10 @@ class Session:
         return self._link.shell_pid if run.begun else 0, self._link.protocol.supervisor_pid, ticks
 
     def _rescue(self, run: Run) -> None:
-        """Send what makes a shell report, or end; a deaf one is ended."""
-        if run.listen(self._link.heard()):
+        """Send what makes a shell report, or end; a deaf one is ended. Nobody may be there at all."""
+        if self._link.orphaned():
+            self._take(Exited(), run)
+        elif run.listen(self._link.heard()):
             run.expected += self._link.recover(last=run.rescues == len(RESCUE_SECONDS) - 1)
         elif run.deaf:
             self._link.kill()
@@ -331,23 +335,17 @@ class Session:
             case Died() | Exited() if run.done:
                 self._link.between(event)
             case Output():
-                event = event if run.hear is None else run.hear(event)
-                run.capture.add(event)
-                self._show(event, run)
+                run.output(event)
             case Started():
-                run.begun = True
-                if run.feed is not None:
-                    run.feed.begun.set()
+                run.begin()
             case Finished(code):
                 run.finish(code)
             case Died(code) if run.begun:
-                if run.deaf and run.rescues == len(RESCUE_SECONDS):
-                    code = None
-                    run.notes.append("the shell ran no commands any more, as after `set -n`, and was ended")
-                run.finish(code, ENDED + self._link.kept(), shell_ended=True)
-                self._link.restart()
+                run.finish(run.true_code(code), ENDED + self._link.kept(), shell_ended=True)
+                if self._alone:  # a job's shell has no next cell
+                    self._link.restart()
             case Exited() if run.begun:
-                self._stream_ended(run)
+                self._stream_ended(run, self._link.exit_code())
             case Died() | Exited():
                 self._never_began(event, run)
 
@@ -364,33 +362,26 @@ class Session:
                     run.notes.clear()
                     self._lost(run, SANDBOX_ENDED)
 
-    def _show(self, event: Output, run: Run) -> None:
-        if run.on_output is None or run.error is not None:
-            return
-        try:
-            run.on_output(event)
-        except BaseException as error:  # noqa: BLE001 # the cell is stopped first, then this is raised
-            run.error = error
-
     def _never_began(self, event: Event, run: Run) -> None:
         """The shell was gone before the cell reached it: nothing was run, so it may be sent again."""
         if isinstance(event, Exited):
-            self._link.drop()
             if not self._link.machine.alive():
                 self._lost(run, "the sandbox has ended; this cell was not run")
                 return
+            if self._link.exit_code() is None:  # we were cut off, and it may have begun
+                self._stream_ended(run, None)
+                return
+            self._link.drop()
         self._link.lost_between()
         self._send(run)
 
-    def _stream_ended(self, run: Run) -> None:
+    def _stream_ended(self, run: Run, code: int | None) -> None:
         """The supervisor went with the shell; a new one is opened, unless the sandbox is gone."""
-        code = self._link.exit_code()
         if self._link.machine.alive():
             if code is None:
                 self._link.cut_off()
-                run.notes.append("the stream to the shell was cut; the cell was ended, how far it came is not known")
             self._link.drop()
-            run.finish(code, ENDED + self._link.kept(), shell_ended=True)
+            run.finish(code, (CUT if code is None else ENDED) + self._link.kept(), shell_ended=True)
         else:
             self._lost(run, SANDBOX_ENDED)
 

@@ -56,6 +56,12 @@ done
 exec 3<"$dir/report" 5<"$dir/eval" 6<"$dir/code" 7<"$dir/state" 8<"$dir/in" 9<"$dir/trap"
 (cd "$dir" && rm -f report eval code in trap) &        # the state stays: it outlives this process too
 
+lost() {                            # our end of the streams is closed: whatever this says is not the shell's exit code
+  rm -rf "$dir"
+  exit 159
+}
+trap lost PIPE
+
 here=$PWD                           # this process stands in the folder, so that the shell finds its checkpoint
 cd "$dir" || exit
 
@@ -67,7 +73,7 @@ while :; do
   printf '\036%s dead %s\n' "$token" "$code"
   printf '\036%s dead\n' "$token" >&4
   while :; do                       # drop what was meant for the dead shell
-    IFS= read -r line || { rm -rf "$dir"; exit 0; }
+    IFS= read -r line || lost
     [ "$line" = "start $token" ] && break
   done
 done

@@ -21,6 +21,7 @@ from sandbox_magic import (
     SessionClosed,
 )
 from sandbox_magic.protocol import LateOutput
+from sandbox_magic.testing.host import until
 
 
 def later(seconds: float, action: object) -> threading.Thread:
@@ -302,3 +303,23 @@ def test_nothing_a_cell_does_wedges_the_next(box: Sandbox, spoil: str) -> None:
     result = box.run("echo usable", timeout=10)
     assert result.stdout == "usable\n"
     assert box.late_output() == []
+
+
+@pytest.mark.parametrize("stream", [">&2", ">/dev/null"])
+def test_a_cell_that_kills_its_shell_and_our_helper_ends_although_a_job_holds_the_streams(
+    box: Sandbox, stream: str
+) -> None:
+    result = box.run(f"echo out; sleep 1000 {stream} & kill -9 $PPID; kill -9 $$", timeout=60)
+    assert result.shell_ended and not result.timed_out
+    assert result.exit_code in {137, None}
+    assert box.run("echo next").stdout == "next\n"
+
+
+def test_the_shell_of_a_job_is_gone_with_it(box: Sandbox) -> None:
+    """Also if it had ended, and a new one would be on its way when our end is closed."""
+    count = "set -- /proc/[0-9]*; echo $#"
+    box.start_job("true").wait(60)  # by now the control shell is there
+    before = int(box.run(count).stdout)
+    for code in ("exit 3", "true", "kill -9 $$"):
+        box.start_job(code).wait(60)
+    until("shells of jobs are left", lambda: int(box.run(count).stdout) <= before)
