@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 import table
 from canaries import Canary, planted
-from tries import Breach, Where
+from tries import WHERE, Breach, Where
 
 from sandbox_magic import Sandbox, SandboxSpec
 from sandbox_magic.engines import find_engine
@@ -52,6 +52,21 @@ def neighbour(where: Where) -> Iterator[Sandbox]:
         commands = "cat /proc/[0-9]*/cmdline 2>/dev/null"
         until("it does not run", lambda: "neighbours-process" in box.run(commands).stdout)
         yield box
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Make all attempts at one place before the next one's sandbox is started."""
+    slots = [index for index, item in enumerate(items) if isinstance(_where(item), Where)]
+    ordered = sorted((items[index] for index in slots), key=lambda item: WHERE.index(_where(item)))
+    for index, item in zip(slots, ordered, strict=True):
+        items[index] = item
+
+
+def _where(item: pytest.Item) -> Where | None:
+    return (
+        item.callspec.params.get("where") if isinstance(item, pytest.Function) and hasattr(item, "callspec") else None
+    )
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
