@@ -19,6 +19,9 @@ from sandbox_magic.engines.docker import DockerEngine
 from sandbox_magic.engines.endpoints import Connection, first, podman_places
 from sandbox_magic.spec import SandboxSpec
 
+# Podman copies this machine's /etc/hosts into every sandbox: names and addresses of a network that it shall not see.
+_HOSTS = "printf '127.0.0.1\\tlocalhost sandbox\\n::1\\tlocalhost\\n' 2>/dev/null >/etc/hosts\n"
+_NO_HOSTS = {"Type": "bind", "Source": "/dev/null", "Target": "/etc/hosts", "ReadOnly": True}
 _PROCESSES = 32768  # more than any profile's; the smallest limit of process ids
 
 
@@ -69,6 +72,10 @@ def podman_body(body: dict[str, Any]) -> dict[str, Any]:
     one is asked for. It knows no inodes and owners of folders in memory; the mode that is asked for counts there.
     """
     host = body["host_config"]
+    if host.get("read_only"):
+        host["mounts"].append(_NO_HOSTS)
+    else:  # what starts the sandbox is root, or as `open` may have it, the image's user, who then sees them
+        body["command"][1] = _HOSTS + body["command"][1]
     hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
     processes = min(_PROCESSES, hard) if hard != resource.RLIM_INFINITY else _PROCESSES
     host["ulimits"].append({"Name": "nproc", "Soft": processes, "Hard": processes})
