@@ -79,6 +79,7 @@ class Network:
         relay, self._relay = self._relay, None
         if relay is not None:
             relay.close()
+            self.gate.hang_up()
 
     def switch(self, machine: Machine, online: bool) -> None:
         """Put the machine on the network, or take it off, until told otherwise."""

@@ -114,6 +114,13 @@ class Gate:
         self.online = online
         self.cut()
 
+    def hang_up(self) -> None:
+        """End all connections."""
+        with self._lock:
+            live = list(self._live.values())
+        for _, sock in live:
+            _shut(sock)
+
     def cut(self) -> None:
         """End the connections that the present rules do not allow."""
         with self._lock:
@@ -123,8 +130,7 @@ class Gate:
                 self._rule(access.name, access.port)
             except Refused as refused:
                 access.reason = f"cut: {refused}"
-                with contextlib.suppress(OSError):  # it has ended by itself
-                    sock.shutdown(socket.SHUT_RDWR)
+                _shut(sock)
 
     def _rule(self, name: str, port: int) -> Destination:
         for denied in self._denied:
@@ -213,6 +219,11 @@ class Gate:
     def log(self) -> tuple[Access, ...]:
         """Return the decisions, the latest last."""
         return tuple(replace(access) for access in list(self._log))
+
+
+def _shut(sock: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # it has ended by itself
+        sock.shutdown(socket.SHUT_RDWR)
 
 
 def _is_address(host: str) -> bool:

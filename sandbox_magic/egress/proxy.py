@@ -20,6 +20,7 @@ from sandbox_magic.egress.splice import splice
 _HEAD_MAX = 64 << 10  # bytes of a request line with its headers, and of an answer's
 _HEAD_SECONDS = 20.0  # for a request's head, once it has begun
 _IDLE_SECONDS = 600.0
+_LEFT_SECONDS = 20.0  # without a byte, once one side has ended: who has left cannot be told from who has said all
 _PIECE = 1 << 16
 
 _AUTHORITY = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[^:@/?#\[\]\s]+)(?::(?P<port>\d{1,5}))?")
@@ -31,16 +32,10 @@ _OURS = {
 }
 
 
-def serve(client: socket.socket, gate: Gate, *, head_seconds: float = _HEAD_SECONDS) -> None:
-    """Answer a client until it or we are done, and close the connection.
-
-    Args:
-        client: The connection.
-        gate: Who may be reached.
-        head_seconds: In how many seconds the head of a request must be complete once it has begun.
-    """
+def serve(client: socket.socket, gate: Gate) -> None:
+    """Answer a client until it or we are done, and close the connection."""
     with client, contextlib.suppress(OSError, h11.ProtocolError):  # it is gone, or was told what is wrong
-        conversation = _Conversation(client, gate, head_seconds)
+        conversation = _Conversation(client, gate)
         while conversation.answer():
             pass
 
@@ -48,10 +43,9 @@ def serve(client: socket.socket, gate: Gate, *, head_seconds: float = _HEAD_SECO
 class _Conversation:
     """The requests of one client connection, one after another."""
 
-    def __init__(self, client: socket.socket, gate: Gate, head_seconds: float) -> None:
+    def __init__(self, client: socket.socket, gate: Gate) -> None:
         self._client = client
         self._gate = gate
-        self._head_seconds = head_seconds
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=_HEAD_MAX)
 
     def answer(self) -> bool:
@@ -85,7 +79,7 @@ class _Conversation:
                         return request
                     case h11.NEED_DATA:
                         if not begun and self._http.trailing_data[0]:
-                            deadline, begun = time.monotonic() + self._head_seconds, True
+                            deadline, begun = time.monotonic() + _HEAD_SECONDS, True
                         self._http.receive_data(self._receive(deadline - time.monotonic()))
                     case _:
                         return None
@@ -161,6 +155,7 @@ class _Conversation:
                 received=lambda size: _add(access, received=size),
                 first=first,
                 idle=_IDLE_SECONDS,
+                left=_LEFT_SECONDS,
             )
         finally:
             self._gate.release(server)
@@ -197,6 +192,13 @@ class _Conversation:
                 case _:
                     self._http.receive_data(self._receive(_IDLE_SECONDS))
 
+    def ended(self) -> bool:
+        """Whether the client sends no more."""
+        self._client.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            return not self._client.recv(1, socket.MSG_PEEK)
+        return False
+
     def pass_on(self, event: h11.Event) -> None:
         """Send the client a part of the answer."""
         if isinstance(event, h11.Response):
@@ -213,7 +215,7 @@ class _Exchange:
         self._server = server
         self._access = access
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEAD_MAX)
-        server.settimeout(_IDLE_SECONDS)
+        server.settimeout(_LEFT_SECONDS)
 
     def run(self, client: _Conversation, request: h11.Request, path: str, authority: str) -> None:
         """Send the request and pass the answer on."""
@@ -226,9 +228,7 @@ class _Exchange:
         while True:
             match self._http.next_event():
                 case h11.NEED_DATA:
-                    data = self._server.recv(_PIECE)
-                    _add(self._access, received=len(data))
-                    self._http.receive_data(data)
+                    self._http.receive_data(self._receive(client))
                 case h11.InformationalResponse():
                     pass
                 case h11.EndOfMessage() as event:
@@ -238,6 +238,18 @@ class _Exchange:
                     client.pass_on(event)
                 case _:
                     raise ConnectionError
+
+    def _receive(self, client: _Conversation) -> bytes:
+        deadline = time.monotonic() + _IDLE_SECONDS
+        while True:
+            try:
+                data = self._server.recv(_PIECE)
+            except TimeoutError:
+                if client.ended() or time.monotonic() > deadline:
+                    raise
+            else:
+                _add(self._access, received=len(data))
+                return data
 
     def _send(self, event: h11.Event) -> None:
         data = self._http.send(event) or b""

@@ -27,6 +27,7 @@ from sandbox_magic.protocol import STDOUT
 from sandbox_magic.transport import Transport, close_in_child
 
 PORT = 13128  # below those that a system gives away by itself
+_SERVED = 2 * MOST  # more than are open: the proxy may still wait for an answer that nobody wants any more
 _OPEN_SECONDS = 20.0
 _FIRST_MAX = 500  # bytes of its first line
 
@@ -90,6 +91,7 @@ class Relay:
             EngineError: It did not come up.
         """
         self._serve = serve
+        self._places = threading.Semaphore(_SERVED)
         self._channels: dict[int, _Channel] = {}
         self._frames = b""
         self._transport = _opened(machine)
@@ -194,13 +196,22 @@ class Relay:
     def _open(self, number: int) -> None:
         if number in self._channels or len(self._channels) >= MOST:
             raise ValueError
+        if not self._places.acquire(blocking=False):
+            self._transport.send(HEAD.pack(GONE, number, 0))
+            return
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         self._channels[number] = _Channel(number, close_in_child(ours))
         work = threading.Thread(
-            target=self._serve, args=(close_in_child(theirs),), name="sandbox-egress-client", daemon=True
+            target=self._work, args=(close_in_child(theirs),), name="sandbox-egress-client", daemon=True
         )
         work.start()
+
+    def _work(self, sock: socket.socket) -> None:
+        try:
+            self._serve(sock)
+        finally:
+            self._places.release()
 
     def _attempt(self, channel: _Channel) -> None:
         """Move what can be moved."""

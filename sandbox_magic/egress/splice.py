@@ -49,9 +49,16 @@ class _Way:
 
 
 def splice(
-    client: socket.socket, server: socket.socket, *, sent: Count, received: Count, first: bytes, idle: float
+    client: socket.socket,
+    server: socket.socket,
+    *,
+    sent: Count,
+    received: Count,
+    first: bytes,
+    idle: float,
+    left: float,
 ) -> None:
-    """Carry bytes until both sides have ended, one of them fails, or nothing moves for `idle` seconds.
+    """Carry bytes until both sides have ended, one of them fails, or nothing moves for a time.
 
     Args:
         client: The sandbox's side.
@@ -59,19 +66,23 @@ def splice(
         sent: Called with the number of bytes that went to the server.
         received: Called with the number of bytes that went to the client.
         first: What the client has sent already.
-        idle: Seconds.
+        idle: Seconds without a byte.
+        left: The same once one side has ended.
     """
     ways = [_Way(client, server, sent, first), _Way(server, client, received, b"")]
     for sock in (client, server):
         sock.setblocking(False)
     try:
         last = time.monotonic()
-        while not all(way.over for way in ways) and (left := last + idle - time.monotonic()) > 0:
+        while not all(way.over for way in ways):
+            wait = last + (left if any(way.over for way in ways) else idle) - time.monotonic()
+            if wait <= 0:
+                return
             poll = select.poll()
             for sock in (client, server):
                 if events := ways[0].wants(sock) | ways[1].wants(sock):
                     poll.register(sock, events)
-            if poll.poll(left * 1000):
+            if poll.poll(wait * 1000):
                 last = time.monotonic()
                 for way in ways:
                     way.move()

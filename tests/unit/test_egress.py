@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import socket
 import sys
 import threading
@@ -18,11 +19,11 @@ import pytest
 
 from sandbox_magic import InvalidOptions
 from sandbox_magic.destinations import destinations
-from sandbox_magic.egress import inside
+from sandbox_magic.egress import inside, proxy, relay
 from sandbox_magic.egress.addresses import refusal
 from sandbox_magic.egress.gate import Gate, Refused
 from sandbox_magic.egress.proxy import serve
-from sandbox_magic.egress.relay import PORT, Relay
+from sandbox_magic.egress.relay import Relay
 from sandbox_magic.engines.base import Machine
 from sandbox_magic.engines.pipes import PipeTransport
 from sandbox_magic.testing.host import until
@@ -91,19 +92,18 @@ def echo() -> Iterator[int]:
 Ask = Callable[[bytes], bytes]
 
 
-def asking(gate: Gate, *, head_seconds: float = 20.0) -> Ask:
+def asking(gate: Gate) -> Ask:
     """Return a function that sends bytes to a proxy with this gate, ends, and returns all that comes back."""
 
     def ask(data: bytes) -> bytes:
         ours, theirs = socket.socketpair()
-        thread = threading.Thread(target=serve, args=(theirs, gate), kwargs={"head_seconds": head_seconds}, daemon=True)
+        thread = threading.Thread(target=serve, args=(theirs, gate), daemon=True)
         thread.start()
         ours.settimeout(20)
         answer = b""
         with ours, contextlib.suppress(ConnectionError):
             ours.sendall(data)
-            if not head_seconds < 1:
-                ours.shutdown(socket.SHUT_WR)
+            ours.shutdown(socket.SHUT_WR)
             while piece := ours.recv(1 << 16):
                 answer += piece
         thread.join(20)
@@ -272,6 +272,35 @@ def test_a_tunnel_carries_everything_both_ways(echo: int) -> None:
     assert (access.sent, access.received) == (len(BIG), len(BIG))
 
 
+@pytest.mark.attack("egress by name", "a request whose head never ends (slow loris)", bounded=True)
+def test_who_does_not_finish_a_request_is_hung_up_on(gate: Gate, web: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proxy, "_HEAD_SECONDS", 0.3)
+    ours, theirs = socket.socketpair()
+    thread = threading.Thread(target=serve, args=(theirs, gate), daemon=True)
+    thread.start()
+    answer = b""
+    with ours, contextlib.suppress(OSError):
+        ours.settimeout(0.1)
+        ours.sendall(f"GET http://a.example:{web}/ HTTP/1.1\r\n".encode())
+        while b"\r\n" not in answer:  # a byte now and then makes no difference
+            ours.sendall(b"X")
+            with contextlib.suppress(TimeoutError):
+                answer += ours.recv(1 << 16)
+    thread.join(20)
+    assert not thread.is_alive() and status(answer) == 408
+    assert "in time" in gate.log()[-1].reason
+
+
+def test_a_tunnel_that_one_side_has_left_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proxy, "_LEFT_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        gate = Gate(destinations(f"a.example@127.0.0.1:{port}"))
+        for request in (connect(f"a.example:{port}"), get(f"a.example:{port}")):
+            asking(gate)(request)  # waits for the thread's end
+        assert [access.allowed for access in gate.log()] == [True, True] and not gate._live
+
+
 # ---- the stream to it
 
 
@@ -307,11 +336,22 @@ class HostMachine(Machine):
             process.wait()
 
 
+@pytest.fixture
+def port(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A port that is free here, and not one that the system gives away: several may run these tests at a time."""
+    for candidate in range(20_000 + os.getpid() % 1000 * 10, 32_000):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", candidate)):
+            monkeypatch.setattr(relay, "PORT", candidate)
+            return
+    raise AssertionError("no port is free")
+
+
 @pytest.fixture(params=["perl", "python3"])
-def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[HostMachine]:
+def machine(port: None, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[HostMachine]:
     """One for each program that may be found inside."""
-    programs = {"perl": "/usr/bin/perl", "python3": sys.executable}
+    programs = {"perl": shutil.which("perl"), "python3": sys.executable}
     for name, path in (("sh", "/bin/sh"), (request.param, programs[request.param])):
+        assert path, f"{name} is missing"
         (tmp_path / name).symlink_to(path)
     made = HostMachine(str(tmp_path))
     yield made
@@ -320,17 +360,18 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[HostMach
 
 @contextlib.contextmanager
 def relayed(machine: HostMachine, gate: Gate) -> Iterator[Relay]:
-    relay = Relay(machine, lambda sock: serve(sock, gate))
+    opened = Relay(machine, lambda sock: serve(sock, gate))
     try:
-        yield relay
+        yield opened
     finally:
-        relay.close()
-        until("the thread ends", lambda: not relay._thread.is_alive())
+        opened.close()
+        gate.hang_up()
+        until("the thread ends", lambda: not opened._thread.is_alive())
 
 
 def through(data: bytes, *, slowly: bool = False) -> bytes:
     """Send bytes to the port that the relay listens on and return all that comes back."""
-    with socket.create_connection(("127.0.0.1", PORT), timeout=30) as sock:
+    with socket.create_connection(("127.0.0.1", relay.PORT), timeout=30) as sock:
         sender = threading.Thread(target=lambda: (sock.sendall(data), sock.shutdown(socket.SHUT_WR)))
         sender.start()
         if slowly:
@@ -353,7 +394,7 @@ def test_what_goes_through_the_stream_is_whole(machine: HostMachine, echo: int) 
 
 def test_one_that_does_not_read_holds_nobody_up(machine: HostMachine, echo: int) -> None:
     gate = Gate(destinations(f"a.example@127.0.0.1:{echo}"))
-    with relayed(machine, gate), socket.create_connection(("127.0.0.1", PORT), timeout=30) as stuck:
+    with relayed(machine, gate), socket.create_connection(("127.0.0.1", relay.PORT), timeout=30) as stuck:
         stuck.sendall(connect(f"a.example:{echo}"))
         stuck.setblocking(False)
         with contextlib.suppress(BlockingIOError):
@@ -376,10 +417,26 @@ def test_many_at_once(machine: HostMachine, echo: int) -> None:
 
 
 def test_a_relay_that_was_killed_is_seen(machine: HostMachine) -> None:
-    with relayed(machine, Gate()) as relay:
-        assert relay.alive
+    with relayed(machine, Gate()) as opened:
+        assert opened.alive
         machine.close()
-        until("it is seen", lambda: not relay.alive)
+        until("it is seen", lambda: not opened.alive)
+
+
+def test_who_leaves_before_the_answer_does_not_pile_up(machine: HostMachine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that never answers: what waits for it is bounded, makes room again, and ends with the sandbox."""
+    monkeypatch.setattr(proxy, "_LEFT_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0), backlog=1000) as silent:
+        port = silent.getsockname()[1]
+        gate = Gate(destinations(f"a.example@127.0.0.1:{port}"))
+        with relayed(machine, gate):
+            for _ in range(3 * inside.MOST):
+                with socket.create_connection(("127.0.0.1", relay.PORT), timeout=30) as sock:
+                    sock.sendall(get(f"a.example:{port}"))
+                threads = [thread for thread in threading.enumerate() if thread.name == "sandbox-egress-client"]
+                assert len(threads) <= 2 * inside.MOST
+            until("each had its turn", lambda: len(gate.log()) == 3 * inside.MOST, 60)
+        until("they end", lambda: all(thread.name != "sandbox-egress-client" for thread in threading.enumerate()))
 
 
 def test_a_sandbox_without_what_it_takes_is_an_error_that_says_so(tmp_path: Path) -> None:
@@ -393,7 +450,6 @@ def test_a_sandbox_without_what_it_takes_is_an_error_that_says_so(tmp_path: Path
 @pytest.mark.parametrize(
     "frames",
     [
-        inside.HEAD.pack(9, 1, 0),  # for nobody: no such connection, so ignored; the next one is no kind
         inside.HEAD.pack(inside.OPEN, 1, 0) * 2,
         b"".join(inside.HEAD.pack(inside.OPEN, number, 0) for number in range(inside.MOST + 1)),
         inside.HEAD.pack(inside.OPEN, 1, 0) + inside.HEAD.pack(77, 1, 0),
@@ -406,15 +462,16 @@ def test_a_sandbox_without_what_it_takes_is_an_error_that_says_so(tmp_path: Path
 def test_a_hostile_stream_costs_itself_only(tmp_path: Path, frames: bytes) -> None:
     """What speaks for the sandbox breaks the rules: the relay ends, the memory is bounded, nothing is raised here."""
     (tmp_path / "frames").write_bytes(frames)
-    (tmp_path / "sh").write_text(f"#!/bin/sh\nread -r go; echo ready; exec /bin/cat {tmp_path}/frames\n")
+    (tmp_path / "sh").write_text(
+        f"#!/bin/sh\nread -r go; echo ready; /bin/cat {tmp_path}/frames; exec /bin/sleep 100\n"
+    )
     (tmp_path / "sh").chmod(0o755)
-    (tmp_path / "perl").symlink_to("/usr/bin/perl")
     served: list[socket.socket] = []
     machine = HostMachine(str(tmp_path))
     machine.open = lambda argv, **_: HostMachine.open(machine, [str(tmp_path / "sh")])  # type: ignore[method-assign]
-    relay = Relay(machine, served.append)
-    until("it has ended", lambda: not relay._thread.is_alive())
-    assert not relay.alive and not relay._channels
+    opened = Relay(machine, served.append)
+    until("it has ended", lambda: not opened._thread.is_alive())
+    assert not opened.alive and not opened._channels
     for sock in served:
         sock.close()
     machine.close()
