@@ -48,11 +48,12 @@ exec >@FD@/1 2>@FD@/4;
 __='@TOKEN@ @CODE@ @TEXT@';\. @FD@/5<@STDIN@;{ __="$? $- @TOKEN@";\builtin trap>|@FD@/9;\builtin trap - ZERR DEBUG;\builtin printf '\036@PREFIX@@TOKEN@ end %s\n' "${__% *}">|@FD@/1&&\builtin printf '\036@PREFIX@@TOKEN@ end\n'>|@FD@/4||\. @FD@/3||\kill -SYS $$;
 \builtin printf -v __ %s ''; PS1= PS2= RPS1= RPS2=;\builtin fc -P;\builtin set +axv +o promptsp +o promptcr -o histignorespace;\builtin unset -f precmd preexec periodic;\builtin unset precmd_functions preexec_functions periodic_functions;} &>/dev/null||:;[[ -e /proc/self/fd/2 ]]||exec 2>/dev/null
 
+# A line that has not come to its end was cut by SIGINT, which is 2 where zsh was in a command substitution.
 #: again
-{ case ${__-} in *\ @TOKEN@) \unset -f builtin;; *\ *)__="$? $- @TOKEN@";\builtin trap>|@FD@/9;\builtin trap - ZERR DEBUG;; esac;\. @FD@/3||\enable . builtin eval;} &>/dev/null||:
+{ case ${__-} in *\ @TOKEN@) \unset -f builtin;; *\ *)__="$? $- @TOKEN@";[[ $__ = 2\ * ]]&&__="130 ${__#2 }";\builtin trap>|@FD@/9;\builtin trap - ZERR DEBUG;; esac;\. @FD@/3||\enable . builtin eval;} &>/dev/null||:
 
 #: recover
-{ case ${__-} in *\ @TOKEN@);; *\ *)__="$? $- @TOKEN@";;esac;\unset -f builtin;\. @FD@/3;} &>/dev/null||:
+{ case ${__-} in *\ @TOKEN@);; *\ *)__="$? $- @TOKEN@";[[ $__ = 2\ * ]]&&__="130 ${__#2 }";;esac;\unset -f builtin;\. @FD@/3;} &>/dev/null||:
 
 #: last
 { case ${__-} in *\ *) \unset -f builtin unset printf kill; \. @FD@/3; case $__ in *\ *) \kill -SYS $$;; esac;; esac; } >/dev/null 2>&1 || \kill -SYS $$
