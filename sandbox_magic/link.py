@@ -36,7 +36,7 @@ _SOON_SECONDS = 0.05  # after a cell; see `ShellProtocol.send`
 _LATE_MAX = 1 << 20  # bytes of late output that are kept until somebody takes them
 
 ENDED = "the shell ended with this cell; the next cell gets a new one, with "
-CUT = "the connection to the shell was lost, and the cell stopped; the next cell gets a new shell, with "
+CUT = "the stream to the shell has ended, how far the cell came is not known; the next cell gets a new one, with "
 SANDBOX_ENDED = "the sandbox itself has ended during this cell; its files are lost"
 BETWEEN = "the shell had ended since the last cell; this is a new one, with "
 KEPT = "the same directory and exports (lost: variables, functions, jobs)"

@@ -233,7 +233,7 @@ class ShellProtocol:
         lines = self._lines
         head = b"" if stdin is None else lines.input.replace(b"@INPUT@", octal(stdin))
         run = lines.run.replace(b"@TOKEN@", token).replace(b"@CODE@", b"%d" % status)
-        fenced = not (soon and self._quiet)
+        fenced = not (soon and self._quiet) or bool(source)  # whose other end must know when it was opened
         run = run.replace(b"@BEGIN@", lines.begin.replace(b"@TOKEN@", token) if fenced else b"")
         run = run.replace(b"@STDIN@", (source or "/dev/null").encode() if stdin is None else lines.stdin)
         self.state = State.SENT if fenced else State.RUNNING
