@@ -182,7 +182,7 @@ class ShellProtocol:
         self._lines: Lines | None = None
         self._initialized = False
         self._full = False
-        self._quiet = False  # whether the last cell has left no job in the background
+        self._quiet = False  # whether the last cell has left no job in the background, and us the shell's stdin
 
     def boot(self) -> bytes:
         """Return the first bytes to send; `Ready` answers them."""
@@ -356,7 +356,7 @@ class ShellProtocol:
         code, *flags = self._ended[STDOUT]
         self.last_exit_code = _number(code)
         self._flags = flags[0].decode(errors="replace") if flags else ""
-        self._quiet = flags[2:] == [b"quiet"]
+        self._quiet = flags[2:] == [b"0quiet"]
         self.state = State.IDLE
         events.append(Finished(self.last_exit_code))
 
