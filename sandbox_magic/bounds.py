@@ -11,6 +11,7 @@ from sandbox_magic.result import Result
 from sandbox_magic.session import Session
 from sandbox_magic.spec import SandboxSpec, size_text
 
+_ANSWER_SECONDS = 5.0  # a fork bomb leaves little time to others
 _FULL, _TOO_LARGE = b"No space left on device", b"File too large"
 
 
@@ -57,7 +58,7 @@ class Bounds:
 
     def _reached(self) -> Mapping[str, int]:
         with contextlib.suppress(SandboxError):  # it has ended, or nothing in it answers: then that is what is said
-            return self._machine.reached(self._control.call)
+            return self._machine.reached(lambda text: self._control.call(text, timeout=_ANSWER_SECONDS))
         return {}
 
     def _news(self) -> list[str]:
