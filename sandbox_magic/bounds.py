@@ -14,6 +14,7 @@ from sandbox_magic.spec import SandboxSpec, size_text
 
 # How shells say that they cannot fork: for engines that do not count.
 _NO_PROCESS = re.compile(rb"fork.*resource temporarily unavailable|cannot fork", re.IGNORECASE)
+_ANSWER_SECONDS = 5.0  # a fork bomb leaves little time to others
 _FULL, _TOO_LARGE = b"No space left on device", b"File too large"
 
 
@@ -64,7 +65,7 @@ class Bounds:
 
     def _reached(self) -> Mapping[str, int]:
         with contextlib.suppress(SandboxError):  # it has ended, or nothing in it answers: then that is what is said
-            return self._machine.reached(self._control.call)
+            return self._machine.reached(lambda text: self._control.call(text, timeout=_ANSWER_SECONDS))
         return {}
 
     def _news(self, result: Result) -> list[str]:
