@@ -14,7 +14,7 @@ from typing import Any
 from sandbox_magic import files
 from sandbox_magic.engines import fallback_note, find_engine
 from sandbox_magic.engines.base import IMAGES, NETWORK_SWITCH, Machine, Progress, silent
-from sandbox_magic.errors import CommandTimeout, EngineError, EngineUnavailable, InvalidOptions, SessionClosed
+from sandbox_magic.errors import CommandTimeout, EngineUnavailable, InvalidOptions, SessionClosed
 from sandbox_magic.facts import inside
 from sandbox_magic.feed import Ask, Source
 from sandbox_magic.jobs import Job, Jobs
@@ -232,37 +232,31 @@ class Sandbox:
         session = self._running()
         before = session.last
         switch = network and not self._online
+        if switch:
+            self._connect(True)
         try:
-            if switch:
-                self._connect(True)
-            try:
-                self.last = session.run(
-                    code,
-                    timeout=timeout,
-                    stdin=stdin,
-                    ask=ask,
-                    on_output=on_output,
-                    env=env,
-                    cwd=cwd,
-                    tick=tick,
-                    tty=tty,
-                )
-            except CommandTimeout as error:
-                self.last = error.result
-                raise
-            except BaseException:
-                if session.last is not before:
-                    self.last = session.last
-                raise
-            finally:
-                self._add_notes()
-                if switch and not session.closed:
-                    self._connect(False)
-        except EngineError:
-            if self._machine is not None and not self._machine.alive():
-                with contextlib.suppress(EngineError):  # that it cannot be told either is no news
-                    self._end()
+            self.last = session.run(
+                code,
+                timeout=timeout,
+                stdin=stdin,
+                ask=ask,
+                on_output=on_output,
+                env=env,
+                cwd=cwd,
+                tick=tick,
+                tty=tty,
+            )
+        except CommandTimeout as error:
+            self.last = error.result
             raise
+        except BaseException:
+            if session.last is not before:
+                self.last = session.last
+            raise
+        finally:
+            self._add_notes()
+            if switch and not session.closed:
+                self._connect(False)
         return self.last.check() if check else self.last
 
     def start_job(
