@@ -117,9 +117,12 @@ def test_a_killed_container_ends_the_cell(daemon: Daemon, box: Sandbox, code: st
     work = cell(box, code)
     daemon.client.api.kill(ident(box))
     assert isinstance(work.ended(), CommandFailed)
-    assert box.last is not None and box.last.exit_code is None
-    assert any("sandbox itself has ended" in note for note in box.last.notes)
-    assert box.run("echo $kept").stdout == "\n"
+    lost = box.last
+    assert lost is not None and lost.shell_ended
+    assert lost.exit_code in (None, 137)  # the word of the supervisor's end may come before that of the container's
+    result = box.run("echo $kept")
+    assert result.stdout == "\n"
+    assert any("sandbox" in note and "ended" in note for note in (*lost.notes, *result.notes))
 
 
 def test_memory_that_runs_out_ends_the_cell(daemon: Daemon) -> None:
