@@ -69,6 +69,27 @@ class ImageNotFound(EngineError):
         )
 
 
+class LimitNotEnforced(EngineError):
+    """The engine has started a sandbox without some of its limits, so it was ended.
+
+    Attributes:
+        engine: The engine.
+        limits: Which, each with what was found instead.
+    """
+
+    def __init__(self, engine: str, limits: tuple[str, ...]) -> None:
+        super().__init__(engine, limits)
+        self.engine = engine
+        self.limits = limits
+
+    def __str__(self) -> str:
+        return (
+            f"engine {self.engine} does not enforce what limits a sandbox: {'; '.join(self.limits)}. Nothing was run. "
+            "Use an engine that does (`sandbox-magic doctor` tells), or go on without these limits: --allow-degraded, "
+            "allow_degraded=True"
+        )
+
+
 class StartTimeout(EngineError):
     """The sandbox or its shell did not answer in time after its start."""
 

@@ -10,7 +10,7 @@ import contextlib
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from sandbox_magic.control import ControlShell
@@ -26,9 +26,7 @@ for folder in /tmp /dev/shm /run "$PWD"; do
 done"""
 _OPEN_SECONDS = 10.0
 _PIECE = 1 << 16
-_LOOK_SECONDS = 0.15  # between two looks at whether the cell waits; it is asked for when two in a row say so
 
-Ask = Callable[[], str | None]
 Source = Iterable[Any]  # of bytes or text; or an object with `read`
 
 
@@ -108,12 +106,6 @@ class Feed:
         with contextlib.suppress(SandboxError):  # it ends with the sandbox at the latest
             self._control.call(f"drop {self.pid}")
 
-    def waited_for(self, cell: str) -> bool:
-        """Say whether a process of the cell (shell, supervisor, age in 10 ms) is blocked in a read of the stream."""
-        with contextlib.suppress(SandboxError):  # the next look is soon
-            return "yes" in self._control.call(f"waits {self.pid} {cell}")
-        return False
-
 
 def _pieces(source: Source) -> Iterator[Any]:
     read = getattr(source, "read1", None) or getattr(source, "read", None)  # read1 does not wait for a full piece
@@ -125,42 +117,3 @@ def _pieces(source: Source) -> Iterator[Any]:
         return
     while piece := read(_PIECE):
         yield piece
-
-
-class Asker:
-    """Ask for a line whenever the cell waits for one.
-
-    Args:
-        feed: Where the answers go.
-        ask: Returns a line without its newline, or `None` for the end of the input. `KeyboardInterrupt` says that the
-            cell is being interrupted.
-        cell: Returns what the cell's processes are found by; empty while it has not begun.
-    """
-
-    def __init__(self, feed: Feed, ask: Ask, cell: Callable[[], str]) -> None:
-        self._feed, self._ask, self._cell = feed, ask, cell
-        self._seen = 0
-        self._due = time.monotonic() + _LOOK_SECONDS
-        self._done = False
-
-    def tick(self) -> float | None:
-        """Look, and ask, if it is time; return in how many seconds it is again."""
-        if self._done:
-            return None
-        if time.monotonic() >= self._due:
-            cell = self._cell()
-            self._seen = self._seen + 1 if cell and self._feed.waited_for(cell) else 0
-            if self._seen > 1:
-                self._seen = 0
-                try:
-                    self._answer(self._ask())
-                except KeyboardInterrupt:  # the cell is being stopped: an end of its input would let it go on first
-                    self._done = True
-                    return None
-            self._due = time.monotonic() + _LOOK_SECONDS
-        return max(0.0, self._due - time.monotonic())
-
-    def _answer(self, text: str | None) -> None:
-        if text is None or not self._feed.send(text.encode(errors="surrogateescape") + b"\n"):
-            self._done = True
-            self._feed.close()

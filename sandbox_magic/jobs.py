@@ -180,8 +180,10 @@ class Jobs:
         if known is not None and known.running:
             raise InvalidOptions(f"job {name!r} still runs: stop it, or choose another name")
 
-    def add(self, name: str, code: str, session: Session, *, env: Mapping[str, str], cwd: str | None, of: str) -> Job:
-        """Make a job, whose shell takes over the state `of` another one; `Job.start` runs it.
+    def add(
+        self, name: str, code: str, session: Session, *, env: Mapping[str, str], cwd: str | None, of: Session
+    ) -> Job:
+        """Make a job, whose shell begins with the state `of` another one; `Job.start` runs it.
 
         Args:
             name: Its name; ``job1`` and so on if empty.
@@ -189,14 +191,15 @@ class Jobs:
             session: Its own shell.
             env: Exported before.
             cwd: Where it runs.
-            of: What `Session.exports` returned.
+            of: The session of the sandbox.
 
         Raises:
             InvalidOptions: A job of this name runs, or `env` or `cwd` cannot be set.
         """
         self.check(name)
         try:
-            session.adopt(of, env, cwd)
+            of.bequeath(session)
+            session.prepare(env, cwd)
         except BaseException:
             session.close()
             raise

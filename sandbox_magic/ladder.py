@@ -31,7 +31,7 @@ STEPS = (
     Step("SIGINT", "stop INT {cell}", 2.0),
     Step("SIGTERM", "stop TERM {cell}", 0.4),
     Step("SIGKILL", "finish {cell}", 0.6),
-    Step("new shell", "finish {cell}; kill -s KILL {shell}; kill -s CONT {shell}", 1.0),
+    Step("new shell", "finish {cell} >/dev/null; kill -s KILL {shell}; kill -s CONT {shell}", 1.0),
     Step("everything ended", "clear", 1.0),
 )
 
@@ -90,17 +90,19 @@ class Ladder:
             step = STEPS[-1]
         self._next = STEPS.index(step) + 1
         self.reached = step.name
-        self._say(step.command.format(cell=cell, shell=shell))
+        signalled = self._say(step.command.format(cell=cell, shell=shell))
         if not self.unheard:  # else the time in which it could have answered counts
             moment = time.monotonic()
-        self._due = moment + step.grace
+        self._due = moment + (step.grace if signalled != "0" else 0.0)  # nobody to wait for
         self._nudge = moment + _NUDGE_SECONDS
 
-    def _say(self, command: str) -> None:
+    def _say(self, command: str) -> str:
+        said = ""
         try:
-            self._control.call(command)
+            said = self._control.call(command).strip()
         except SandboxError:  # the next rung opens a new one; the last one ends the sandbox
             self.unheard = True
         else:
             self.unheard = False
         self._recover()
+        return said

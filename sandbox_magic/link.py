@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import shlex
 import threading
 import time
 from collections import deque
@@ -14,6 +15,7 @@ from sandbox_magic.engines.base import Machine
 from sandbox_magic.errors import ProtocolError, SandboxError, SessionError, ShellExited, StartTimeout
 from sandbox_magic.protocol import (
     STDERR,
+    UNKNOWN_EXIT,
     Died,
     Event,
     Exited,
@@ -30,9 +32,11 @@ _START_SECONDS = 30.0
 _STATE_END = "\n__=restored\n"
 _STATE_TRIES = 100
 _ECHO_SECONDS = 2.0
+_SOON_SECONDS = 0.05  # after a cell; see `ShellProtocol.send`
 _LATE_MAX = 1 << 20  # bytes of late output that are kept until somebody takes them
 
 ENDED = "the shell ended with this cell; the next cell gets a new one, with "
+CUT = "the connection to the shell was lost, and the cell stopped; the next cell gets a new shell, with "
 SANDBOX_ENDED = "the sandbox itself has ended during this cell; its files are lost"
 BETWEEN = "the shell had ended since the last cell; this is a new one, with "
 KEPT = "the same directory and exports (lost: variables, functions, jobs)"
@@ -77,6 +81,8 @@ class ShellLink:
         self._restore = restore
         self._saved = False  # whether there is a checkpoint
         self._changed = False  # since then
+        self._rested = 0.0  # when the last cell had ended
+        self._soon = False  # whether the next one comes right after it
 
     @property
     def connected(self) -> bool:
@@ -138,8 +144,9 @@ class ShellLink:
         self._transport.send(self.protocol.start())
 
     def exit_code(self) -> int | None:
-        """Return the supervisor's exit code, after `Exited`."""
-        return self._transport.exit_code() if self._transport is not None else None
+        """Return the supervisor's exit code, after `Exited`; `None` unless it has ended, and by itself."""
+        code = self._transport.exit_code() if self._transport is not None else None
+        return None if code == UNKNOWN_EXIT else code
 
     def cut_off(self) -> None:
         """End what runs at the other end of a stream that was lost in the middle of a cell.
@@ -169,11 +176,13 @@ class ShellLink:
 
     # ---- speaking
 
-    def send(self, code: str, stdin: bytes | None, source: str) -> None:
-        """Send a cell."""
+    def send(self, code: str, stdin: bytes | None, source: str) -> State:
+        """Send a cell; return whether it counts as running already."""
         assert self._transport is not None
-        self._transport.send(self.protocol.send(code, stdin=stdin, source=source))
+        soon, self._soon = self._soon, False
+        self._transport.send(self.protocol.send(code, stdin=stdin, source=source, soon=soon))
         self._changed = True
+        return self.protocol.state
 
     def recover(self, *, last: bool = False) -> int:
         """Make an interrupted shell report; with `last`, or end. Return how many bytes it was sent."""
@@ -183,6 +192,13 @@ class ShellLink:
         self._transport.send(line)
         self._recovered = time.monotonic()
         return len(line)
+
+    def orphaned(self) -> bool:
+        """Whether shell and supervisor are gone, although something that they have left keeps the stream open."""
+        tests = f"[ -d /proc/{self.protocol.supervisor_pid} ] || [ -d /proc/{self.shell_pid} ]"
+        with contextlib.suppress(SandboxError):  # nobody can say
+            return "gone" in self.control.call(f"{tests} || echo gone")
+        return False
 
     def heard(self) -> int | None:
         """Return how many bytes the shell has read so far; `None` if nobody can say."""
@@ -222,24 +238,35 @@ class ShellLink:
             self.notes.append("the new shell has working directory and exports only: no checkpoint was readable")
         self._restoring = False
 
-    def state(self) -> str:
-        """Return shell text with what the shell has left for its successor: its exports, then its directory.
+    def bequeath(self, heir: ShellLink) -> None:
+        """Let the first shell of another link in this sandbox begin as if it were the next one here.
 
         Raises:
-            SessionError: It was not found.
+            SessionError: What this shell has left was not found, or there is no room for a copy.
         """
-        lines = f"while IFS= read -r line; do printf '%s\\n' \"$line\"; done </proc/{self.protocol.supervisor_pid}/fd/7"
+        here = f"/proc/{self.protocol.supervisor_pid}"
+        lines = f"while IFS= read -r line; do printf '%s\\n' \"$line\"; done <{here}/fd/7"
         for _ in range(_STATE_TRIES):  # it may be just being written
             text, found, _ = self.control.call(lines, timeout=10, errors="surrogateescape").partition(_STATE_END)
             if found:
-                return text + '\n\\cd -- "$PWD"'
-        raise SessionError("the working directory and the exports of the shell cannot be read")
+                break
+        folder = f".sandbox-{heir._name}"  # beside ours: its supervisor looks there first, too
+        copy = (
+            f"(cd -P {here}/cwd/.. && mkdir -m 700 {folder} && cd {folder} && umask 077 && "
+            f"printf %s {shlex.quote(text + found)} >state && "
+            f"{{ [ ! -e {here}/cwd/checkpoint ] || cat {here}/cwd/checkpoint >checkpoint; }} && echo done)"
+        )
+        if not found or "done" not in self.control.call(copy, timeout=10):
+            raise SessionError("the state of the shell cannot be handed to another one")
 
     def forget(self) -> None:
-        """Remove what the shell has left for a successor: there will be none. A supervisor cannot, if it is ended."""
+        """End the supervisor and remove what the shell has left for a successor: there will be none."""
         places = ("/dev/shm", "/tmp", "/var/tmp", "/run", '"$HOME"')  # noqa: S108 # inside; those of supervisor.sh
+        pid = self.protocol.supervisor_pid or ""
         with contextlib.suppress(SandboxError):  # it goes with the sandbox
-            self.control.call(f"rm -rf {' '.join(f'{place}/.sandbox-{self._name}' for place in places)}")
+            self.control.call(
+                f"kill -s KILL {pid}; rm -rf {' '.join(f'{place}/.sandbox-{self._name}' for place in places)}"
+            )
 
     # ---- between cells
 
@@ -275,8 +302,8 @@ class ShellLink:
         """Say what the next shell will have."""
         if not self._restore:
             return KEPT
-        bash = self.protocol.shell.rpartition("/")[2] == "bash"  # others cannot list their functions
-        return RESTORED.format(" and functions", "") if bash else RESTORED.format("", "functions, ")
+        lists = self.protocol.shell.rpartition("/")[2] in {"bash", "zsh"}  # others cannot list their functions
+        return RESTORED.format(" and functions", "") if lists else RESTORED.format("", "functions, ")
 
     def _checkpoint(self) -> None:
         """Save the shell's state if a cell has run since the last time; called by the watcher after a moment's rest."""
@@ -284,12 +311,16 @@ class ShellLink:
             return
         try:
             if self._watched >= 0 and self._transport is not None and not self._transport.pending():
-                line = self.protocol.checkpoint()
-                if line:
-                    self._transport.send(line)
-                    self._saved, self._changed = True, False
+                self.save()
         finally:
             self.io.release()
+
+    def save(self) -> None:
+        """Have the shell save its state."""
+        line = self.protocol.checkpoint()
+        if line and self._transport is not None:
+            self._transport.send(line)
+            self._saved, self._changed = True, False
 
     def lost_between(self) -> None:
         """Note that the shell has ended while no cell ran."""
@@ -311,8 +342,18 @@ class ShellLink:
             watcher().remove(self._watched)
             self._watched = -1
         if on and self._transport is not None:
+            self._rested = time.monotonic()
             self._watched = self._transport.fileno()
             watcher().add(self._watched, self._drain, self._checkpoint)
+
+    def resume(self) -> None:
+        """Stop the watcher, and take what has come since the last cell if the next one comes right after it."""
+        self.watch(False)
+        self._soon = self._transport is not None and time.monotonic() - self._rested < _SOON_SECONDS
+        if self._soon:
+            for event in self.receive(0):
+                self.between(event)
+                self._soon = False
 
     def _drain(self) -> None:
         """Read what came between cells; called by the watcher."""

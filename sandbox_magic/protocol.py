@@ -11,7 +11,6 @@ the reasons.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -27,7 +26,7 @@ _PREFIX = 16  # hexadecimal digits
 _TOKEN = 8  # the same; together 96 random bits, short because bash reads its lines byte by byte
 _SUPERVISOR = b"0" * _TOKEN
 _FENCE_MAX = 160  # bytes after the marker: a word, a number or two, or the path of a shell
-_UNKNOWN_EXIT = 128 + 31  # SIGSYS: the shell ended itself because it could not report (see shell/bash.sh)
+UNKNOWN_EXIT = 128 + 31  # SIGSYS: a shell could not report (see shell/bash.sh), or a supervisor has lost us
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +182,7 @@ class ShellProtocol:
         self._lines: Lines | None = None
         self._initialized = False
         self._full = False
+        self._quiet = False  # whether the last cell has left no job in the background
 
     def boot(self) -> bytes:
         """Return the first bytes to send; `Ready` answers them."""
@@ -194,7 +194,7 @@ class ShellProtocol:
         if self._lines is None:
             raise ProtocolError("the shell is not ready")
         self.state = State.IDLE
-        self._flags, self._full = "", False
+        self._flags, self._full, self._quiet = "", False, False
         self._dead.clear()
         return again + self._lines.init
 
@@ -202,13 +202,15 @@ class ShellProtocol:
         """Return the bytes that save what a new shell shall have beside exports; nothing answers them."""
         return self._lines.save if self._lines is not None and self.state is State.IDLE else b""
 
-    def send(self, code: str, *, stdin: bytes | None = None, source: str = "") -> bytes:
+    def send(self, code: str, *, stdin: bytes | None = None, source: str = "", soon: bool = False) -> bytes:
         """Return the bytes that run a cell.
 
         Args:
             code: The cell, any text without NUL.
             stdin: What the cell reads from its standard input; end of file at once if `None`.
             source: A path inside that its standard input is opened from, instead.
+            soon: It comes right after the last one and all that came since then was received: if there are no jobs in
+                the background, nobody can print before it, and it has no begin fences.
 
         Raises:
             InvalidOptions: The cell holds a NUL byte, which no shell can take.
@@ -221,8 +223,8 @@ class ShellProtocol:
             raise InvalidOptions("a cell cannot hold a NUL byte: no shell can read it. Write it as \\0 for printf.")
         if not text.endswith(b"\n"):
             text += b"\n"  # else a backslash at the end would be an argument
-        word = b"builtin" if self.shell.rpartition("/")[2] == "bash" else b"command"
-        for flag in set(self._flags) & set("axvH"):  # lifted meanwhile: our lines are not shown, $__ is not exported
+        word = self._lines.word
+        for flag in set(self._flags) & set(self._lines.lifted):
             text = b"\\%s set -%s;" % (word, flag.encode()) + text
         if "a" in self._flags:  # it was exported when the last cell's end set it
             text = b"\\%s unset __;__=' ';" % word + text
@@ -231,8 +233,11 @@ class ShellProtocol:
         lines = self._lines
         head = b"" if stdin is None else lines.input.replace(b"@INPUT@", octal(stdin))
         run = lines.run.replace(b"@TOKEN@", token).replace(b"@CODE@", b"%d" % status)
+        fenced = not (soon and self._quiet)
+        run = run.replace(b"@BEGIN@", lines.begin.replace(b"@TOKEN@", token) if fenced else b"")
         run = run.replace(b"@STDIN@", (source or "/dev/null").encode() if stdin is None else lines.stdin)
-        self.state = State.SENT
+        self.state = State.SENT if fenced else State.RUNNING
+        self._inside = dict.fromkeys(STREAMS, not fenced)
         self._ended.clear()
         return head + run.replace(b"@TEXT@", quote(text))
 
@@ -351,18 +356,19 @@ class ShellProtocol:
         code, *flags = self._ended[STDOUT]
         self.last_exit_code = _number(code)
         self._flags = flags[0].decode(errors="replace") if flags else ""
+        self._quiet = flags[2:] == [b"quiet"]
         self.state = State.IDLE
         events.append(Finished(self.last_exit_code))
 
     def _died(self, events: list[Event]) -> None:
-        code = _number(self._dead[STDOUT][0]) if self._dead[STDOUT] else _UNKNOWN_EXIT
+        code = _number(self._dead[STDOUT][0]) if self._dead[STDOUT] else UNKNOWN_EXIT
         self._inside = dict.fromkeys(STREAMS, False)
         self.last_exit_code = 0
         self.state = State.DEAD
-        events.append(Died(None if code == _UNKNOWN_EXIT else code))
+        events.append(Died(None if code == UNKNOWN_EXIT else code))
 
 
 def _number(text: bytes) -> int:
-    if not re.fullmatch(rb"\d{1,9}", text):
+    if not text.isdigit() or len(text) > 9:
         raise ProtocolError(f"a fence of the shell holds {text[:20]!r} where a number must be")
     return int(text)

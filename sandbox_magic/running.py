@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from sandbox_magic.capture import Capture
 from sandbox_magic.errors import EngineError
-from sandbox_magic.feed import Ask, Asker, Feed, Source
+from sandbox_magic.feed import Feed
 from sandbox_magic.ladder import Ladder
 from sandbox_magic.protocol import Output
 from sandbox_magic.pulse import Pulse
@@ -19,9 +17,9 @@ from sandbox_magic.result import Result
 from sandbox_magic.spec import check_env
 
 RESCUE_SECONDS = (1.0, 1.5, 2.0)  # after which a shell that does not report is made to; see `Run.listen`
+_LOOK_SECONDS = 5.0  # then so often it is looked whether a shell is there
 
 Tick = Callable[[], float | None]
-Given = str | bytes | Source | None
 
 
 @dataclass(slots=True)
@@ -32,6 +30,7 @@ class Run:
         code: As it was given.
         sent: What the shell gets for it; the same if empty.
         stdin, feed: What it reads: all of it, or a stream.
+        hear: What its output goes through first.
     """
 
     code: str
@@ -41,6 +40,7 @@ class Run:
     on_output: Callable[[Output], object] | None = None
     stdin: bytes | None = None
     tick: Tick | None = None
+    hear: Callable[[Output], Output] | None = None
     sent: str = ""
     feed: Feed | None = None
     deadline: float | None = None
@@ -60,6 +60,30 @@ class Run:
     error: BaseException | None = None
     notes: list[str] = field(default_factory=list)
 
+    def begin(self) -> None:
+        """The shell has taken it."""
+        self.begun = True
+        if self.feed is not None:
+            self.feed.begun.set()
+
+    def output(self, event: Output) -> None:
+        """Keep and show what it has printed. If `on_output` raises, the cell is stopped first, then that is raised."""
+        event = event if self.hear is None else self.hear(event)
+        self.capture.add(event)
+        if self.on_output is None or self.error is not None:
+            return
+        try:
+            self.on_output(event)
+        except BaseException as error:  # noqa: BLE001 # see above
+            self.error = error
+
+    def true_code(self, code: int | None) -> int | None:
+        """Return the exit code of a shell that has ended: unknown if it was ended because it was deaf."""
+        if not self.deaf or self.rescues < len(RESCUE_SECONDS):
+            return code
+        self.notes.append("the shell ran no commands any more, as after `set -n`, and was ended")
+        return None
+
     def finish(self, exit_code: int | None, *note: str, shell_ended: bool = False) -> None:
         """Say how it ended."""
         self.done, self.exit_code, self.shell_ended = True, exit_code, shell_ended
@@ -73,8 +97,9 @@ class Run:
 
     @property
     def rescue_due(self) -> float:
-        """When the shell is to be rescued the next time."""
-        return self.sent_at + RESCUE_SECONDS[self.rescues] if self.rescues < len(RESCUE_SECONDS) else math.inf
+        """When the shell is to be rescued the next time, or only looked after."""
+        more = self.rescues - len(RESCUE_SECONDS)
+        return self.sent_at + (RESCUE_SECONDS[self.rescues] if more < 0 else _LOOK_SECONDS * (more + 1))
 
     def listen(self, heard: int | None) -> bool:
         """Take how many bytes the shell has read so far; return whether it shall be rescued, or now left to itself.
@@ -83,6 +108,8 @@ class Run:
         a POSIX shell after `set -n`; there is no way back from inside.
         """
         self.rescues += 1
+        if self.rescues > len(RESCUE_SECONDS):
+            return False
         self.deaf &= heard is not None and (self.rescues == 1 or heard == self.expected)
         self.expected = heard or 0
         if self.rescues == len(RESCUE_SECONDS):
@@ -125,32 +152,3 @@ def both(first: Tick, second: Tick | None) -> Tick:
         return min(waits, default=None)
 
     return tick
-
-
-@contextmanager
-def feeding(
-    run: Run, feed: Callable[[], Feed], cell: Callable[[Run], tuple[int, int, int]], stdin: Given, ask: Ask | None
-) -> Iterator[None]:
-    """Give a run its stdin.
-
-    Args:
-        run: The run.
-        feed: Makes a feed.
-        cell: Returns what the control shell finds the cell's processes by.
-        stdin: What it reads.
-        ask: Who is asked for it.
-    """
-    stdin = stdin.encode() if isinstance(stdin, str) else stdin
-    if isinstance(stdin, bytes) or (stdin is None and ask is None):
-        run.stdin = stdin
-        yield
-        return
-    with feed() as made:
-        run.feed = made
-        if stdin is not None:
-            made.pour(stdin)
-        elif ask is not None:
-            asker = Asker(made, ask, lambda: " ".join(map(str, cell(run))) if run.begun else "")
-            run.tick = both(asker.tick, run.tick)
-        yield
-    run.notes += made.notes

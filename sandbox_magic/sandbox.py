@@ -12,12 +12,16 @@ from types import TracebackType
 from typing import Any
 
 from sandbox_magic import files
+from sandbox_magic.asking import Ask
+from sandbox_magic.bounds import Bounds
+from sandbox_magic.egress.gate import Access
 from sandbox_magic.engines import fallback_note, find_engine
-from sandbox_magic.engines.base import IMAGES, NETWORK_SWITCH, Machine, Progress, silent
-from sandbox_magic.errors import CommandTimeout, EngineUnavailable, InvalidOptions, SessionClosed
+from sandbox_magic.engines.base import IMAGES, Machine, Progress, silent
+from sandbox_magic.errors import CommandTimeout, EngineUnavailable, SessionClosed
 from sandbox_magic.facts import inside
-from sandbox_magic.feed import Ask, Source
+from sandbox_magic.feed import Source
 from sandbox_magic.jobs import Job, Jobs
+from sandbox_magic.network import Network, Wish
 from sandbox_magic.protocol import LateOutput, Output
 from sandbox_magic.result import Result
 from sandbox_magic.running import Tick
@@ -88,11 +92,10 @@ class Sandbox:
         self._machine: Machine | None = None
         self._session: Session | None = None
         self._closed = False
-        self._online = self.spec.online
         self._notes: list[str] = []
+        self._bounds: Bounds | None = None
+        self._network = Network(self.spec, on_progress, self._notes.append)
         self.jobs = Jobs()
-
-    # ---- life
 
     @property
     def started(self) -> bool:
@@ -102,7 +105,7 @@ class Sandbox:
     @property
     def online(self) -> bool:
         """Whether the sandbox as a whole is on the network."""
-        return self._online
+        return self._network.online
 
     def start(self) -> Sandbox:
         """Start it if it does not run, and return it.
@@ -110,7 +113,7 @@ class Sandbox:
         Raises:
             EngineUnavailable: No engine answers.
             ImageNotFound: The image cannot be had.
-            EngineError, SessionClosed: The engine refused; it was closed.
+            LimitNotEnforced, EngineError, SessionClosed: A limit does not hold; the engine refused; it was closed.
         """
         self._refuse_in_child()  # before the lock, which another thread may have held at the moment of the fork
         with self._lock:
@@ -124,7 +127,7 @@ class Sandbox:
         self._end()
         self._on_progress("starting the sandbox")
         try:
-            spec = replace(self.spec, network=self._online)
+            spec = replace(self.spec, network=self._network.wish)
             engine = find_engine(spec)
             engine.check(spec)
             if spec.engine == "auto" and (note := fallback_note(engine)):
@@ -132,10 +135,16 @@ class Sandbox:
             if IMAGES in engine.capabilities and spec.image is None:
                 self.spec = replace(self.spec, image=DEFAULT_IMAGE)
             machine = engine.start(spec, name=self.name, progress=self._on_progress)
-            session = self._session_in(machine)
+            session = None
             try:
+                self._network.begin(machine)
+                session = self._session_in(machine)
                 session.open()
+                self._bounds = Bounds(engine.name, machine, session, spec)
             except BaseException:
+                if session is not None:
+                    session.close()
+                self._network.end()
                 machine.close()
                 raise
             self._machine, self._session = machine, session
@@ -143,7 +152,7 @@ class Sandbox:
             self._on_progress("")
 
     def _session_in(self, machine: Machine, *, alone: bool = True) -> Session:
-        env = ENVIRONMENT | {"HOME": machine.home} | dict(self.spec.env)
+        env = ENVIRONMENT | {"HOME": machine.home} | dict(self._network.env) | dict(self.spec.env)
         return Session(machine, env=env, shell=self.spec.shell, restore=self.spec.restore, alone=alone)
 
     def _end(self) -> None:
@@ -152,6 +161,7 @@ class Sandbox:
         machine, self._machine = self._machine, None
         if session is not None:
             session.close()
+        self._network.end()
         if machine is not None:
             machine.close()
 
@@ -165,8 +175,8 @@ class Sandbox:
         """End what there is and start afresh from the image, with the same wish."""
         self._refuse_in_child()
         with self._lock:
-            self._online = self.spec.online
             self._end()
+            self._network = Network(self.spec, self._on_progress, self._notes.append)
             self.start()
 
     def close(self) -> None:
@@ -200,11 +210,12 @@ class Sandbox:
         timeout: float | None = None,
         stdin: str | bytes | Source | None = None,
         ask: Ask | None = None,
+        ask_secret: Ask | None = None,
         check: bool = False,
         on_output: Callable[[Output], object] | None = None,
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
-        network: bool = False,
+        network: Wish = False,
         tick: Tick | None = None,
         tty: bool = False,
     ) -> Result:
@@ -215,11 +226,12 @@ class Sandbox:
             timeout: Seconds; then it is stopped, by SIGINT first.
             stdin: What it reads: text, bytes, an iterator of them, or a file; end of file at once if `None`.
             ask: Called whenever it waits for input: see `Session.run`.
+            ask_secret: Called instead where what is typed is not shown.
             check: Raise if the exit code is not 0.
             on_output: Called in this thread with each `Output` as it comes.
             env: Exported before, and kept, as ``export`` does.
             cwd: Where the shell goes before, and stays, as ``cd`` does.
-            network: Be online for this one run.
+            network: Be online for this one run; or the names that it may reach beside those of the sandbox.
             tick: For displays: see `Session.run`.
             tty: On a terminal: see `Session.run`.
 
@@ -230,33 +242,31 @@ class Sandbox:
             SessionBusy, EngineError: Another thread runs a command here; the engine failed.
         """
         session = self._running()
+        assert self._machine is not None
         before = session.last
-        switch = network and not self._online
-        if switch:
-            self._connect(True)
-        try:
-            self.last = session.run(
-                code,
-                timeout=timeout,
-                stdin=stdin,
-                ask=ask,
-                on_output=on_output,
-                env=env,
-                cwd=cwd,
-                tick=tick,
-                tty=tty,
-            )
-        except CommandTimeout as error:
-            self.last = error.result
-            raise
-        except BaseException:
-            if session.last is not before:
-                self.last = session.last
-            raise
-        finally:
-            self._add_notes()
-            if switch and not session.closed:
-                self._connect(False)
+        with self._network.during(self._machine, network, lambda: session.closed) as proxies:
+            try:
+                self.last = session.run(
+                    code,
+                    timeout=timeout,
+                    stdin=stdin,
+                    ask=ask,
+                    ask_secret=ask_secret,
+                    on_output=on_output,
+                    env={**proxies, **(env or {})},
+                    cwd=cwd,
+                    tick=tick,
+                    tty=tty,
+                )
+            except CommandTimeout as error:
+                self.last = error.result
+                raise
+            except BaseException:
+                if session.last is not before:
+                    self.last = session.last
+                raise
+            finally:
+                self._add_notes()
         return self.last.check() if check else self.last
 
     def start_job(
@@ -273,7 +283,8 @@ class Sandbox:
     ) -> Job:
         """Run code in a shell of its own in this sandbox and return at once, with its handle.
 
-        That shell begins with the working directory and the exports of the persistent one. The job ends with the
+        That shell begins as the persistent one stands: directory, variables, functions, aliases, options, umask (while
+        a command runs, as it stood when it last rested; dash and busybox cannot list functions). The job ends with the
         sandbox at the latest. Its name is for `jobs`, ``job1`` and so on if empty; `on_output`, and `on_end` with the
         job when it has ended, are called in the job's own thread; the rest is as for `run`.
 
@@ -283,10 +294,8 @@ class Sandbox:
         """
         session = self._running()
         self.jobs.check(name)
-        machine = self._machine
-        assert machine is not None
-        own = self._session_in(machine, alone=False)
-        job = self.jobs.add(name, code, own, env=env or {}, cwd=cwd, of=session.exports())
+        own = self._session_in(self._ready(), alone=False)
+        job = self.jobs.add(name, code, own, env=env or {}, cwd=cwd, of=session)
         job.start(timeout=timeout, stdin=stdin, on_output=on_output, on_end=on_end)
         return job
 
@@ -317,9 +326,11 @@ class Sandbox:
             return self._session
 
     def _add_notes(self) -> None:
+        if self._bounds is not None:
+            self._notes += self._bounds.look(self.last)
         if self._notes and self.last is not None:
             self.last = replace(self.last, notes=(*self._notes, *self.last.notes))
-            self._notes = []
+            self._notes.clear()
 
     # ---- files, network, facts
 
@@ -351,37 +362,40 @@ class Sandbox:
         Raises:
             TransferError: It is not there, or holds links, devices or names that are refused.
         """
-        self.start()
-        assert self._machine is not None
-        return files.get(self._machine, source, Path(target), cwd=self.spec.cwd)
+        return files.get(self._ready(), source, Path(target), cwd=self.spec.cwd)
 
     def network(self, online: bool) -> None:
         """Put the whole sandbox on the network, or take it off, until told otherwise."""
+        self._network.switch(self._ready(), online)
+
+    def allow(self, *names: str) -> None:
+        """Let it reach these names, until told otherwise: see `Destination`; its files and state stay."""
+        self._network.allow(self._ready(), names)
+
+    def deny(self, *names: str) -> None:
+        """Let it reach these names no more, also where another rule covers them; what is connected is cut."""
+        self._network.deny(names)
+
+    @property
+    def network_log(self) -> tuple[Access, ...]:
+        """What it wanted to reach by name, and what became of it; the latest last."""
+        return self._network.gate.log()
+
+    def _ready(self) -> Machine:
         self._refuse_in_child()
         with self._lock:
             self.start()
-            self._connect(online)
-            self._online = online
-
-    def _connect(self, online: bool) -> None:
-        assert self._machine is not None
-        if NETWORK_SWITCH not in self._machine.capabilities:
-            raise InvalidOptions(
-                "this sandbox has no network to switch: use engine='docker' for one that goes online; gVisor has the "
-                "network that it starts with (network=True), or none (runtime='runc' can be switched)"
-            )
-        self._on_progress("connecting the network" if online else "")
-        try:
-            self._machine.network(online)
-        finally:
-            self._on_progress("")
+            assert self._machine is not None
+            return self._machine
 
     def status(self) -> dict[str, object]:
         """Return facts, from the engine and from inside; starts nothing."""
         if self._machine is None or self._session is None or not self._session.usable():
             return {"running": False, "image": self.spec.image or DEFAULT_IMAGE, "profile": self.spec.profile}
         known = {"running": True, "name": self.name, "profile": self.spec.profile, "shell": self._session.shell}
-        return known | self._machine.describe() | inside(self._session.control)
+        bounds = self._bounds.facts() if self._bounds is not None else {}
+        known |= self._network.facts()
+        return known | self._machine.describe() | bounds | inside(self._session.control)
 
     def __repr__(self) -> str:
         what = repr(self.spec.image) if self.spec.image else f"engine={self.spec.engine!r}"

@@ -8,22 +8,21 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
-from sandbox_magic import terminal
+from sandbox_magic.asking import Ask, reading
 from sandbox_magic.capture import Capture
 from sandbox_magic.control import ControlShell
 from sandbox_magic.engines.base import Machine
 from sandbox_magic.errors import CommandTimeout, EngineError, InvalidOptions, SessionBusy, SessionClosed, ShellExited
-from sandbox_magic.feed import Ask, Feed, Source
+from sandbox_magic.feed import Source
 from sandbox_magic.interrupts import deferred_interrupts
 from sandbox_magic.ladder import Ladder
-from sandbox_magic.link import ENDED, SANDBOX_ENDED, ShellLink
-from sandbox_magic.protocol import Died, Event, Exited, Finished, LateOutput, Output, Started
+from sandbox_magic.link import CUT, ENDED, SANDBOX_ENDED, ShellLink
+from sandbox_magic.protocol import Died, Event, Exited, Finished, LateOutput, Output, Started, State
 from sandbox_magic.pulse import Pulse
 from sandbox_magic.result import Result
-from sandbox_magic.running import RESCUE_SECONDS, Run, Tick, feeding, preparation
+from sandbox_magic.running import RESCUE_SECONDS, Run, Tick, preparation
 
 _BEGIN_SECONDS = 1.0  # how long an interrupt waits for a cell that has not begun
 _SIGKILL = 137
@@ -80,8 +79,7 @@ class Session:
         """Start the shell if there is none.
 
         Raises:
-            StartTimeout: It did not answer in 30 s.
-            ShellExited: It ended at once.
+            StartTimeout, ShellExited: It did not answer in 30 s; it ended at once.
         """
         with self._link.io:
             self._link.ensure()
@@ -94,6 +92,7 @@ class Session:
         timeout: float | None = None,
         stdin: str | bytes | Source | None = None,
         ask: Ask | None = None,
+        ask_secret: Ask | None = None,
         on_output: Callable[[Output], object] | None = None,
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
@@ -110,12 +109,14 @@ class Session:
                 thread reads as the cell goes on; end of file at once if `None`.
             ask: Called in this thread whenever the cell waits for input, which is then the line that this returns;
                 `None` ends the input.
+            ask_secret: Called instead where a terminal does not show what is typed; `ask` if not given.
             on_output: Called in this thread with each piece of output as it comes. What it raises stops the cell.
             env: Exported before the cell, and kept, as ``export`` does.
             cwd: Where the shell goes before the cell, and stays, as ``cd`` does.
             tick: Called while waiting; does what is due and returns in how many seconds it wants to be called again.
             capture: Where the output is kept, for those who look at it meanwhile.
-            tty: On a terminal, in a child of the shell: directory and exports are kept, other variables are not.
+            tty: On a terminal, which is also its stdin if there is `ask`, in a child of the shell: directory and
+                exports are kept, other variables are not.
 
         Raises:
             SessionBusy: Another cell runs.
@@ -132,15 +133,20 @@ class Session:
             if self._closed:
                 raise SessionClosed("this session is closed")
             with deferred_interrupts(self._signalled), self._link.io:
-                self._link.watch(False)
+                self._link.resume()
                 self._requests = 0
                 if env or cwd:
                     self._prepare(env or {}, cwd)
                 run = self._new(code, capture=capture or Capture(), on_output=on_output, tick=tick)
+
+                def cell() -> str:
+                    return " ".join(map(str, self._cell(run))) if run.begun else ""
+
                 if tty:
-                    run.sent = self._on_terminal(code)
+                    self._link.ensure()
+                shell = self._link.protocol.shell if tty else ""
                 try:
-                    with feeding(run, partial(Feed, self._link.machine, self._link.control), self._cell, stdin, ask):
+                    with reading(run, self._link.machine, self.control, cell, stdin, ask, ask_secret, shell=shell):
                         self._execute(run, timeout)
                 finally:
                     if run.sent_at:
@@ -160,24 +166,34 @@ class Session:
         if self._busy.locked():
             self._request()
 
-    def exports(self) -> str:
-        """Return shell text that gives another shell this one's directory and exports, as the last cell left them."""
-        if self._busy.acquire(blocking=False):
-            try:
-                with self._link.io:
-                    self._link.watch(False)
-                    self._aside(":")  # once this has begun, the state after the last cell has been written
-                    self._link.watch(not self._closed)
-            finally:
-                self._busy.release()
-        return self._link.state()
-
-    def adopt(self, exports: str, env: Mapping[str, str], cwd: str | None) -> None:
-        """Start with what another session's `exports` returned; `InvalidOptions` if `env` or `cwd` cannot be set."""
+    def ask(self, code: str) -> str:
+        """Run code of ours between cells, which must leave nothing behind, and return what it printed."""
         with self._link.io:
-            self._aside(exports)
-            if env or cwd:
-                self._prepare(env, cwd)
+            self._link.watch(False)
+            run = self._aside(code)
+            self._link.watch(not self._closed)
+        return run.capture.output().decode(errors="replace")
+
+    def bequeath(self, heir: Session) -> None:
+        """Let another session's first shell begin as this one stands; while a cell runs, as it last rested."""
+        if not self._busy.acquire(blocking=False):
+            self._link.bequeath(heir._link)
+            return
+        try:
+            with self._link.io:
+                self._link.watch(False)
+                self._link.ensure()
+                self._link.save()
+                self._aside(":")  # once this has begun, all is written
+                self._link.bequeath(heir._link)
+                self._link.watch(not self._closed)
+        finally:
+            self._busy.release()
+
+    def prepare(self, env: Mapping[str, str], cwd: str | None) -> None:
+        """Export and change directory before the first run; `InvalidOptions` if that cannot be."""
+        with self._link.io:
+            self._prepare(env, cwd)
 
     def forget(self) -> None:
         """Leave nothing behind inside; the next thing to do is `close`."""
@@ -215,24 +231,16 @@ class Session:
         """Export and change directory in a run of its own, which leaves ``$?`` alone."""
         run = self._aside(preparation(env, cwd))
         if run.exit_code != 0:
-            said = run.capture.output().decode(errors="replace").strip()
-            raise InvalidOptions(f"the cell was not run, its env or cwd cannot be set: {said[-300:]}")
-
-    def _on_terminal(self, code: str) -> str:
-        self._link.ensure()
-        terminal.check(self._link.control.call(terminal.PROBE, timeout=10))
-        return terminal.on_terminal(code, self._link.protocol.shell)
+            said = run.capture.output().decode(errors="replace").strip()[-300:]
+            raise InvalidOptions(f"the cell was not run, its env or cwd cannot be set: {said}")
 
     def _aside(self, code: str) -> Run:
         """Run code of ours that leaves ``$?`` alone."""
         self._link.ensure()
-        status = self._link.protocol.last_exit_code
-        run = self._new(code)
+        run, status = self._new(code), self._link.protocol.last_exit_code
         self._execute(run, _PREPARE_SECONDS)
         self._link.protocol.last_exit_code = status
         return run
-
-    # ---- the pump
 
     def _send(self, run: Run) -> None:
         run.attempts += 1
@@ -240,7 +248,8 @@ class Session:
             raise ShellExited("the shell of the sandbox ended again and again before it could run the cell")
         self._link.ensure()
         run.sent_at = time.monotonic()
-        self._link.send(run.sent or run.code, run.stdin, run.feed.path if run.feed else "")
+        if self._link.send(run.sent or run.code, run.stdin, run.feed.path if run.feed else "") is State.RUNNING:
+            self._take(Started(), run)
 
     def _execute(self, run: Run, timeout: float | None) -> None:
         """Send the cell and pump until it is done."""
@@ -250,7 +259,9 @@ class Session:
             if timeout is not None:
                 run.deadline = run.sent_at + timeout
             while not run.done:
-                self._pump(run, self._wait(run))
+                wait = self._wait(run)
+                if not run.done:
+                    self._pump(run, wait)
                 if run.done:
                     self._settle(run)
                     return
@@ -275,17 +286,17 @@ class Session:
             run.heard = True
             self._take(event, run)
 
-    def _wait(self, run: Run) -> float | None:
+    def _wait(self, run: Run) -> float:
         """Return how long to wait for the next bytes."""
         wait = run.tick() if run.tick is not None else None
         if time.monotonic() >= run.rescue_due:
             self._rescue(run)
-        due = min(run.rescue_due, math.inf if run.deadline is None else run.deadline)
-        left = min(due - time.monotonic(), run.pulse.wait(heard=run.heard))
+        left = min(run.rescue_due, math.inf if run.deadline is None else run.deadline) - time.monotonic()
+        left = min(left, run.pulse.wait(heard=run.heard))
         run.heard = False
         if run.ladder.climbing:
             left = min(left, run.ladder.wait())
-        return max(0.0, left if wait is None else min(left, wait))
+        return max(0.0, min(left, math.inf if wait is None else wait))
 
     def _cell(self, run: Run) -> tuple[int, int, int]:
         """Return what the control shell finds the cell's processes by: shell, supervisor, age in 10 ms."""
@@ -293,8 +304,10 @@ class Session:
         return self._link.shell_pid if run.begun else 0, self._link.protocol.supervisor_pid, ticks
 
     def _rescue(self, run: Run) -> None:
-        """Send what makes a shell report, or end; a deaf one is ended."""
-        if run.listen(self._link.heard()):
+        """Send what makes a shell report, or end; a deaf one is ended. Nobody may be there at all."""
+        if self._link.orphaned():
+            self._take(Exited(), run)
+        elif run.listen(self._link.heard()):
             run.expected += self._link.recover(last=run.rescues == len(RESCUE_SECONDS) - 1)
         elif run.deaf:
             self._link.kill()
@@ -322,22 +335,17 @@ class Session:
             case Died() | Exited() if run.done:
                 self._link.between(event)
             case Output():
-                run.capture.add(event)
-                self._show(event, run)
+                run.output(event)
             case Started():
-                run.begun = True
-                if run.feed is not None:
-                    run.feed.begun.set()
+                run.begin()
             case Finished(code):
                 run.finish(code)
             case Died(code) if run.begun:
-                if run.deaf and run.rescues == len(RESCUE_SECONDS):
-                    code = None
-                    run.notes.append("the shell ran no commands any more, as after `set -n`, and was ended")
-                run.finish(code, ENDED + self._link.kept(), shell_ended=True)
-                self._link.restart()
+                run.finish(run.true_code(code), ENDED + self._link.kept(), shell_ended=True)
+                if self._alone:  # a job's shell has no next cell
+                    self._link.restart()
             case Exited() if run.begun:
-                self._stream_ended(run)
+                self._stream_ended(run, self._link.exit_code())
             case Died() | Exited():
                 self._never_began(event, run)
 
@@ -354,33 +362,26 @@ class Session:
                     run.notes.clear()
                     self._lost(run, SANDBOX_ENDED)
 
-    def _show(self, event: Output, run: Run) -> None:
-        if run.on_output is None or run.error is not None:
-            return
-        try:
-            run.on_output(event)
-        except BaseException as error:  # noqa: BLE001 # the cell is stopped first, then this is raised
-            run.error = error
-
     def _never_began(self, event: Event, run: Run) -> None:
         """The shell was gone before the cell reached it: nothing was run, so it may be sent again."""
         if isinstance(event, Exited):
-            self._link.drop()
             if not self._link.machine.alive():
                 self._lost(run, "the sandbox has ended; this cell was not run")
                 return
+            if self._link.exit_code() is None:  # we were cut off, and it may have begun
+                self._stream_ended(run, None)
+                return
+            self._link.drop()
         self._link.lost_between()
         self._send(run)
 
-    def _stream_ended(self, run: Run) -> None:
+    def _stream_ended(self, run: Run, code: int | None) -> None:
         """The supervisor went with the shell; a new one is opened, unless the sandbox is gone."""
-        code = self._link.exit_code()
         if self._link.machine.alive():
             if code is None:
                 self._link.cut_off()
-                run.notes.append("the stream to the shell was cut; the cell was ended, how far it came is not known")
             self._link.drop()
-            run.finish(code, ENDED + self._link.kept(), shell_ended=True)
+            run.finish(code, (CUT if code is None else ENDED) + self._link.kept(), shell_ended=True)
         else:
             self._lost(run, SANDBOX_ENDED)
 

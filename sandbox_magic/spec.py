@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from sandbox_magic.destinations import Destination, destinations
 from sandbox_magic.errors import InvalidOptions
 
 DEFAULT_IMAGE = "debian:stable-slim"
@@ -28,6 +29,14 @@ def parse_size(text: str | int) -> int:
     if not match:
         raise InvalidOptions(f"{text!r} is not a size; write bytes or a number with k, m or g, such as 512m")
     return int(float(match[1]) * _UNITS[match[2]])
+
+
+def size_text(size: int) -> str:
+    """Return a size as people write it: 268435456 is ``"256m"``."""
+    for unit in "tgmk":
+        if size >= _UNITS[unit] and size % _UNITS[unit] == 0:
+            return f"{size // _UNITS[unit]}{unit}"
+    return str(size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +89,23 @@ def _danger(path: Path) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Folder:
+    """A folder in memory.
+
+    Attributes:
+        path: Where it is inside.
+        size: How much it holds, in bytes.
+        files: How many files and folders, where the engine can bound them.
+        programs: Whether programs in it may be run.
+    """
+
+    path: str
+    size: int
+    files: int
+    programs: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Profile:
     """What a sandbox may do and use, before single options change it.
 
@@ -89,6 +115,8 @@ class Profile:
         dropped: What is taken from the engine's default set where `capabilities` is `None`.
         memory: Memory and swap together, in bytes.
         pids: How many processes and threads.
+        shm: How much /dev/shm holds, in bytes.
+        file_size: The largest file that a process may write, in bytes, on an engine whose root is on a disk.
         read_only: Whether the root file system is read-only, with bounded /tmp, /run and /work in memory.
         online: Whether it starts with a network.
         runtime: What is taken where the engine has it and it keeps the limits.
@@ -99,6 +127,8 @@ class Profile:
     memory: int
     pids: int
     cpus: float
+    shm: int
+    file_size: int | None
     dropped: tuple[str, ...] = ()
     read_only: bool = False
     online: bool = False
@@ -107,7 +137,15 @@ class Profile:
 
 PROFILES = {
     "sealed": Profile(
-        user="10001:10001", capabilities=(), memory=2 << 30, pids=256, cpus=1.0, read_only=True, runtime="runsc"
+        user="10001:10001",
+        capabilities=(),
+        memory=2 << 30,
+        pids=256,
+        cpus=1.0,
+        shm=64 << 20,
+        file_size=2 << 30,
+        read_only=True,
+        runtime="runsc",
     ),
     # apt, dpkg and pip work with exactly these five (measured: see docs/security.md).
     "standard": Profile(
@@ -116,11 +154,22 @@ PROFILES = {
         memory=4 << 30,
         pids=1024,
         cpus=2.0,
+        shm=256 << 20,
+        file_size=8 << 30,
     ),
     "open": Profile(
-        user=None, capabilities=None, dropped=("NET_RAW", "MKNOD"), memory=8 << 30, pids=4096, cpus=2.0, online=True
+        user=None,
+        capabilities=None,
+        memory=8 << 30,
+        pids=4096,
+        cpus=2.0,
+        shm=256 << 20,
+        file_size=None,
+        dropped=("NET_RAW", "MKNOD"),
+        online=True,
     ),
 }
+FILES_SOFT, FILES_HARD = 1024, 4096  # open files of a process, in every profile
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +180,7 @@ class SandboxSpec:
         image: The image; `None` is `DEFAULT_IMAGE` where the engine has images.
         engine: ``"auto"`` takes the first that answers.
         profile: ``"sealed"``, ``"standard"`` or ``"open"``.
-        network: Online from the start and until told otherwise.
+        network: Online from the start and until told otherwise; or the only names that it may reach, see `Destination`.
         memory: Limit of memory and swap together, in bytes; `None` is the profile's.
         cpus: How many processors' time; `None` is the profile's, or what the engine has if that is less.
         pids: How many processes and threads; `None` is the profile's.
@@ -145,12 +194,13 @@ class SandboxSpec:
         runtime: The engine's runtime, such as ``"runsc"`` (gVisor); `None` is the profile's, or the engine's own.
         lease: The sandbox ends by itself when it has heard nothing of this process for so many seconds; `None` is the
             engine's own: none where it notices our end at once.
+        allow_degraded: Start also where the engine does not enforce a limit; `status` then says which.
     """
 
     image: str | None = None
     engine: str = "auto"
     profile: str = "standard"
-    network: bool = False
+    network: bool | tuple[Destination, ...] = False
     memory: int | None = None
     cpus: float | None = None
     pids: int | None = None
@@ -163,6 +213,7 @@ class SandboxSpec:
     docker_host: str | None = None
     runtime: str | None = None
     lease: int | None = None
+    allow_degraded: bool = False
 
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:
@@ -190,8 +241,36 @@ class SandboxSpec:
 
     @property
     def online(self) -> bool:
-        """Whether it starts with a network, by wish or by profile."""
-        return self.network or self.limits.online
+        """Whether it starts with a network, by wish or by profile; one with a list of names does not."""
+        return self.network is True or (self.network is False and self.limits.online)
+
+    @property
+    def memory_bytes(self) -> int:
+        """The limit of memory, by wish or by profile."""
+        return self.memory or self.limits.memory
+
+    @property
+    def pids_most(self) -> int:
+        """The limit of processes and threads, by wish or by profile."""
+        return self.pids or self.limits.pids
+
+    @property
+    def shm(self) -> Folder:
+        """Where memory is shared by name."""
+        return Folder("/dev/shm", min(self.limits.shm, self.memory_bytes // 4), 0)  # noqa: S108 # inside
+
+    @property
+    def folders(self) -> tuple[Folder, ...]:
+        """What can be written where the root is read-only.
+
+        Together smaller than the memory, in which they count: a full folder is an error, not the end of processes.
+        """
+        memory = self.memory_bytes
+        return (
+            Folder("/tmp", min(256 << 20, memory // 8), 1 << 16),  # noqa: S108 # the sandbox's own
+            Folder("/run", min(16 << 20, memory // 16), 1 << 12, programs=False),
+            Folder("/work", min(1 << 30, memory // 2), 1 << 18),
+        )
 
 
 def check_env(env: dict[str, str]) -> None:
@@ -214,4 +293,6 @@ def changed(spec: SandboxSpec, wish: dict[str, Any]) -> SandboxSpec:
         wish["env"] = tuple(wish["env"].items())
     if "mounts" in wish:
         wish["mounts"] = tuple(mount if isinstance(mount, Mount) else Mount.parse(mount) for mount in wish["mounts"])
+    if not isinstance(wish.get("network", False), bool):
+        wish["network"] = destinations(wish["network"])
     return replace(spec, **wish)

@@ -31,31 +31,37 @@ def check(help_text: str) -> None:
         raise InvalidOptions(MISSING)
 
 
-def on_terminal(code: str, shell: str) -> str:
+def on_terminal(code: str, shell: str, typed: str, *, is_stdin: bool) -> str:
     """Return code for the persistent shell that runs `code` on a terminal of its own.
 
     Its stdin is that of any cell, not the terminal: so it has an end for every reader, and no echo. Newlines come as
-    they were written. The terminal itself is at its end of input.
+    they were written. Where the terminal `is_stdin`, it shows what is typed.
 
     Args:
         code: The cell.
         shell: The name or path of the session's shell.
+        typed: A path, of what is typed at the terminal.
+        is_stdin: Whether the terminal is the cell's stdin.
 
     Raises:
         InvalidOptions: The cell is too long.
     """
     if len(code.encode(errors="surrogateescape")) > CODE_MAX:
         raise InvalidOptions(f"--tty takes cells up to {CODE_MAX} bytes: put the rest into a file")
-    keep = f"case $TERM in {TERM}) TERM=dumb ;; esac; \\command umask 077; \\command export -p >{_FILE}"
+    name = shell.rpartition("/")[2]
+    word = r"\builtin" if name in {"bash", "zsh"} else r"\command"
+    keep = f"case $TERM in {TERM}) TERM=dumb ;; esac; {word} umask 077; {word} export -p >{_FILE}"
     # One line with the cell's first, so that its line numbers are right.
     inner = (
         f"\\command stty rows {ROWS} cols {COLUMNS} -onlcr </dev/tty; "
-        f"case $TERM in dumb) TERM={TERM} ;; esac; \\command trap {shlex.quote(keep)} EXIT; {code}"
+        f"case $TERM in dumb) TERM={TERM} ;; esac; {word} trap {shlex.quote(keep)} EXIT; {code}"
     )
-    command = f"exec {shlex.quote(shell)} -c {shlex.quote(inner)} <&3 3<&-"
+    plain = " -f" if name == "zsh" else ""  # the persistent one has read no file of settings either
+    command = f"exec {shlex.quote(shell)}{plain} -c {shlex.quote(inner)}" + ("" if is_stdin else " <&3 3<&-")
+    script = rf"\command script -qe -E {'always' if is_stdin else 'never'} -c {shlex.quote(command)} /dev/null"
     # $__ must keep its shape, see shell/bash.sh; it is the one variable that we have.
     return (
-        f"\\command rm -f {_FILE}; \\command script -qe -E never -c {shlex.quote(command)} /dev/null 3<&0 </dev/null\n"
-        f'__="$? tty"; if [ -f {_FILE} ]; then {{ \\command . {_FILE}; \\command cd -- "$PWD"; '
+        f"\\command rm -f {_FILE}; {script}{'' if is_stdin else ' 3<&0'} <{typed}\n"
+        f'__="$? tty"; if [ -f {_FILE} ]; then {{ {word} . {_FILE}; {word} cd -- "$PWD"; '
         f'\\command rm -f {_FILE}; }} 2>/dev/null; fi; (exit "${{__%% *}}")\n'
     )

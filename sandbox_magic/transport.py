@@ -134,9 +134,13 @@ class MultiplexedSocket:
     def receive(self, timeout: float | None) -> list[Chunk]:
         if self._ended:
             return [(STDOUT, b""), (STDERR, b"")]
-        if self._tls is not None and self._tls.pending():
+        decrypted = self._tls is not None and self._tls.pending() > 0
+        if decrypted:
             timeout = 0
-        for fd, event in self._poll.poll(None if timeout is None else max(0.0, timeout) * 1000):
+        ready = self._poll.poll(None if timeout is None else max(0.0, timeout) * 1000)
+        if not ready and not decrypted:
+            return []
+        for fd, event in ready:
             if fd == self._wake_in:
                 os.read(self._wake_in, 4096)
             elif event & select.POLLOUT:

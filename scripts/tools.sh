@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Make sure that the programs are there that the tests use besides Python packages: Chromium, sshd, openssl, gVisor.
+# Make sure that the programs are there that the tests use besides Python packages: Chromium, sshd, openssl, zsh, gVisor,
+# stress-ng.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 has_chromium() { has chromium || has chromium-browser || has google-chrome || playwright_has_one; }
@@ -41,7 +42,13 @@ fi
 if debian_root && ! has openssl; then
     apt_install openssl
 fi
+if debian_root && ! has zsh; then
+    apt_install zsh
+fi
 if debian_root && ! has runsc; then
     # The program only: the tests register it with a dockerd of their own. Not every release has it.
     (apt_install runsc) || say "no runsc here: the tests of gVisor will fail"
+fi
+if debian_root && ! has stress-ng; then
+    apt_install stress-ng
 fi

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 from sandbox_magic.errors import EngineError, EngineUnavailable, InvalidOptions
-from sandbox_magic.spec import SandboxSpec
+from sandbox_magic.spec import Folder, SandboxSpec
 from sandbox_magic.transport import Transport
 
 # What an engine's sandboxes can do beside the contract, asked by name.
@@ -90,11 +90,15 @@ class Machine(abc.ABC):
         id: The engine's id.
         capabilities: What this sandbox can do beside the contract.
         home: Where its sessions are at home.
+        in_memory: The folders that can be written, where that is all that can; empty if there is a disk.
+        aside: The user for a process of ours that no cell can signal; `None` where there is only the session's.
     """
 
     id: str
     capabilities: frozenset[str] = frozenset()
     home: str = "/root"
+    in_memory: tuple[Folder, ...] = ()
+    aside: str | None = None
 
     @abc.abstractmethod
     def open(self, argv: Sequence[str], *, user: str | None = None, env: Mapping[str, str] | None = None) -> Transport:
@@ -115,6 +119,22 @@ class Machine(abc.ABC):
     @abc.abstractmethod
     def close(self) -> None:
         """End it with everything in it; again is allowed."""
+
+    def unenforced(self, _ask: Callable[[str], str]) -> tuple[str, ...]:
+        """Return the limits that do not hold, each with what was found; by default it is trusted.
+
+        Args:
+            _ask: Runs text in the session's own shell, before anything of the user's, and returns what it prints.
+        """
+        return ()
+
+    def reached(self, _ask: Callable[[str], str]) -> Mapping[str, int]:
+        """Return how often a limit was reached so far, by ``memory`` and ``processes``, where that can be told.
+
+        Args:
+            _ask: Runs text in the control shell and returns what it prints.
+        """
+        return {}
 
     def network(self, online: bool) -> None:
         """Connect it to the network, or take it off (capability ``network_switch``)."""

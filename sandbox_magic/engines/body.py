@@ -8,13 +8,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from sandbox_magic.engines.keeper import KEEPER_USER, keeper
-from sandbox_magic.spec import DEFAULT_IMAGE, SandboxSpec
+from sandbox_magic.spec import DEFAULT_IMAGE, FILES_HARD, FILES_SOFT, SandboxSpec
 
 BRIDGE = "bridge"
 
 
-def container_body(
-    spec: SandboxSpec, *, labels: Mapping[str, str], cpus: float, lease: int | None = None, runtime: str | None = None
+def container_body(  # what the engine adds to the wish
+    spec: SandboxSpec,
+    *,
+    labels: Mapping[str, str],
+    cpus: float,
+    lease: int | None = None,
+    runtime: str | None = None,
+    calls: str | None = None,
 ) -> dict[str, Any]:
     """Return the arguments of the create request for `spec`; no I/O, so that a unit test can read them.
 
@@ -24,49 +30,9 @@ def container_body(
         cpus: How many processors the engine has; asking for more is refused by it.
         lease: The keeper's.
         runtime: The engine's runtime; `None` is its own choice.
+        calls: The table of system calls, as the engine wants to be told of it; `None` is its own.
     """
     profile = spec.limits
-    memory = spec.memory or profile.memory
-    host: dict[str, Any] = {
-        "auto_remove": True,
-        "init": True,  # reaps orphans, and is a process 1 that no signal from inside ends
-        "log_config": {"Type": "none"},  # json-file is unbounded and costs 4/5 of the throughput
-        "network_mode": BRIDGE,  # taken off before the start; created with none it could never go online
-        "security_opt": ["no-new-privileges"],
-        "pids_limit": spec.pids or profile.pids,
-        "mem_limit": memory,
-        "memswap_limit": memory,  # unequal values would allow swap
-        "nano_cpus": int(min(spec.cpus or min(profile.cpus, cpus), cpus) * 1e9),
-        "ulimits": [
-            {"Name": "nofile", "Soft": 1024, "Hard": 4096},
-            {"Name": "core", "Soft": 0, "Hard": 0},
-        ],
-        "shm_size": 64 << 20,
-        "ipc_mode": "private",
-        "runtime": runtime,
-        "mounts": [
-            {
-                "Type": "bind",
-                "Source": mount.source,
-                "Target": mount.target,
-                "ReadOnly": not mount.writable,
-                "BindOptions": {"Propagation": "rprivate"},
-            }
-            for mount in spec.mounts
-        ],
-    }
-    if profile.capabilities is None:
-        host["cap_drop"] = list(profile.dropped)
-    else:
-        host["cap_drop"], host["cap_add"] = ["ALL"], list(profile.capabilities)
-    if profile.read_only:
-        owner = _numeric(spec.user or profile.user)
-        host["read_only"] = True
-        host["tmpfs"] = {
-            "/tmp": "rw,exec,nosuid,nodev,size=256m,mode=1777,nr_inodes=65536",  # noqa: S108 # the sandbox's own
-            "/run": "rw,nosuid,nodev,size=16m,mode=1777,nr_inodes=4096",
-            "/work": f"rw,exec,nosuid,nodev,size=1g,mode=1777,nr_inodes=262144{owner}",
-        }
     command = keeper(lease)
     return {
         "image": spec.image or DEFAULT_IMAGE,
@@ -80,8 +46,67 @@ def container_body(
         "detach": False,  # with stdin_open this is how the SDK sets StdinOnce
         "labels": dict(labels),
         "stop_signal": "SIGKILL",
-        "host_config": host,
+        "host_config": _limits(spec, cpus) | _walls(spec, calls) | {"runtime": runtime},
     }
+
+
+def processors(spec: SandboxSpec, cpus: float) -> float:
+    """Return how many processors' time it gets of an engine that has `cpus`."""
+    return min(spec.cpus or min(spec.limits.cpus, cpus), cpus)
+
+
+def _limits(spec: SandboxSpec, cpus: float) -> dict[str, Any]:
+    ulimits = [
+        {"Name": "nofile", "Soft": FILES_SOFT, "Hard": FILES_HARD},
+        {"Name": "core", "Soft": 0, "Hard": 0},
+    ]
+    if spec.limits.file_size is not None:
+        ulimits.append({"Name": "fsize", "Soft": spec.limits.file_size, "Hard": spec.limits.file_size})
+    return {
+        "pids_limit": spec.pids_most,
+        "mem_limit": spec.memory_bytes,
+        "memswap_limit": spec.memory_bytes,  # unequal values would allow swap
+        "nano_cpus": int(processors(spec, cpus) * 1e9),
+        "ulimits": ulimits,
+        "shm_size": spec.shm.size,
+        "log_config": {"Type": "none"},  # json-file is unbounded and costs 4/5 of the throughput
+    }
+
+
+def _walls(spec: SandboxSpec, calls: str | None) -> dict[str, Any]:
+    profile = spec.limits
+    host: dict[str, Any] = {
+        "auto_remove": True,
+        "init": True,  # reaps orphans, and is a process 1 that no signal from inside ends
+        "network_mode": BRIDGE,  # taken off before the start; created with none it could never go online
+        "security_opt": ["no-new-privileges"],
+        "ipc_mode": "private",
+        "cgroupns": "private",  # with version 1 the engine's default shows where the host keeps its groups
+        "mounts": [
+            {
+                "Type": "bind",
+                "Source": mount.source,
+                "Target": mount.target,
+                "ReadOnly": not mount.writable,
+                "BindOptions": {"Propagation": "rprivate"},
+            }
+            for mount in spec.mounts
+        ],
+    }
+    if profile.capabilities is None:
+        host["cap_drop"] = list(profile.dropped)  # and the engine's own table of system calls
+    else:
+        host["cap_drop"], host["cap_add"] = ["ALL"], list(profile.capabilities)
+        host["security_opt"] += [f"seccomp={calls}"] if calls else []
+    if profile.read_only:
+        owner = _numeric(spec.user or profile.user)
+        host["read_only"] = True
+        host["tmpfs"] = {
+            folder.path: f"rw,{'exec' * folder.programs or 'noexec'},nosuid,nodev,size={folder.size},mode=1777"
+            f",nr_inodes={folder.files}" + owner * (folder.path != "/tmp")  # noqa: S108 # inside; it is everybody's
+            for folder in spec.folders
+        }
+    return host
 
 
 def _numeric(user: str | None) -> str:

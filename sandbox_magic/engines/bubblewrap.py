@@ -15,10 +15,11 @@ import shlex
 import shutil
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from sandbox_magic.engines import bwrap, cgroups, seccomp, traces
+from sandbox_magic.engines import bwrap, cgroups, limits, seccomp, traces
 from sandbox_magic.engines.base import Engine, Found, Machine, Probe, Progress, Sweep, labels_of_mine, silent
 from sandbox_magic.engines.bubblewrap_arguments import (
     ETC_COPIED,
@@ -68,6 +69,8 @@ class BubblewrapMachine(Machine):
         self._leaf = leaf
         self._reports = reports
         self._limits = _wish(spec)
+        self.in_memory = spec.folders
+        self._folders = tuple(replace(folder, files=0) for folder in (spec.shm, *spec.folders))  # it cannot bound files
 
     def begin(self, labels: Mapping[str, str]) -> None:
         """Write down whose it is, and wait until process 1 has spoken.
@@ -156,11 +159,25 @@ class BubblewrapMachine(Machine):
     def describe(self) -> dict[str, object]:
         limits = self._limits.describe()  # a group has them: each was read back
         if self._leaf is not None:
-            limits |= {"limits by": self._leaf.kind, "oom killed": self._leaf.oom_kills() > 0}
+            limits |= {"limits by": self._leaf.kind, "oom killed": self._leaf.reached()["memory"] > 0}
         else:
             by = "a watchdog for memory, rlimits for processes: this host lets us make no control group"
             limits |= {"cpus limit": "none", "limits by": by}
         return {"engine": "bubblewrap", "sandbox": self.id[:12], "online": False, **limits}
+
+    def unenforced(self, _ask: Callable[[str], str]) -> tuple[str, ...]:
+        """Read them on this side, of process 1: nothing inside is asked."""
+        inside = limits.process_1(self._process.pid)
+        said = limits.of_process(inside)
+        if self._leaf is None:
+            missing = ["processors (this host lets us make no control group)"]
+            missing += limits.rlimits({"processes": self._limits.pids}, said)
+        else:
+            missing = ["control group (process 1 is not in it)"] * (not self._leaf.holds(inside))
+        return (*missing, *limits.rlimits(limits.OF_A_PROCESS, said), *limits.in_memory(self._folders, said))
+
+    def reached(self, _ask: Callable[[str], str]) -> Mapping[str, int]:
+        return self._leaf.reached() if self._leaf is not None else {}
 
     def alive(self) -> bool:
         return not self._reports.over() and self._process.poll() is None
@@ -222,8 +239,6 @@ class BubblewrapEngine(Engine):
         janitor().remember([trace.folder, *trace.groups()])
         leaf = cgroups.leaf(trace.ident[:12], _wish(spec))
         try:
-            if leaf is None and spec.cpus is not None:
-                raise InvalidOptions("cpus: this host lets us make no control group, so bubblewrap cannot limit them")
             machine = self._start(candidate, spec, trace, uid, leaf)
         except BaseException:
             trace.end()
@@ -320,9 +335,8 @@ class BubblewrapEngine(Engine):
 
 
 def _wish(spec: SandboxSpec) -> cgroups.Wish:
-    profile = spec.limits
-    cpus = spec.cpus or min(profile.cpus, os.cpu_count() or 1)
-    return cgroups.Wish(spec.memory or profile.memory, spec.pids or profile.pids, cpus)
+    cpus = spec.cpus or min(spec.limits.cpus, os.cpu_count() or 1)
+    return cgroups.Wish(spec.memory_bytes, spec.pids_most, cpus)
 
 
 def _why_none() -> str:

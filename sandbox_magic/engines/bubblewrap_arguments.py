@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from sandbox_magic.errors import InvalidOptions
-from sandbox_magic.spec import SandboxSpec
+from sandbox_magic.spec import Folder, SandboxSpec
 
 INSIDE = 10001  # user and group id of everything inside
 HOME = "/work"
@@ -86,7 +86,6 @@ def etc_files() -> dict[str, str]:
 
 def arguments(spec: SandboxSpec, given: Given) -> list[str]:
     """Return the command that becomes the sandbox. No I/O but looking at how the host's top folders are made."""
-    memory = spec.memory or spec.limits.memory
     told = [given.bwrap, "--unshare-all", "--unshare-user", "--uid", str(INSIDE), "--gid", str(INSIDE)]
     if given.no_userns:
         told += ["--disable-userns", "--assert-userns-disabled"]
@@ -104,11 +103,9 @@ def arguments(spec: SandboxSpec, given: Given) -> list[str]:
     for name, fd in given.etc.items():
         told += ["--perms", "0644", "--file", str(fd), f"/etc/{name}"]
     told += ["--proc", "/proc", "--dev", "/dev"]
-    told += _tmpfs("/dev/shm", min(64 * _MEMORY, memory // 4))  # noqa: S108 # inside
-    told += ["--remount-ro", "/dev"]
-    told += _tmpfs("/tmp", min(256 * _MEMORY, memory // 4))  # noqa: S108 # the sandbox's own
-    told += _tmpfs("/run", min(16 * _MEMORY, memory // 4))
-    told += _tmpfs("/work", min(1024 * _MEMORY, memory // 2))
+    told += [*_tmpfs(spec.shm), "--remount-ro", "/dev"]
+    for folder in spec.folders:
+        told += _tmpfs(folder)
     # Process 1 must be unreadable: what a process with its user id cannot read, it cannot trace or look into either.
     told += ["--perms", "0711", "--dir", "/.sandbox", "--perms", "0111", "--file", str(given.shell), SHELL]
     told += ["--perms", "0444", "--file", str(given.keeper), KEEPER]
@@ -133,8 +130,8 @@ def _system() -> list[str]:
     return told
 
 
-def _tmpfs(path: str, size: int) -> list[str]:
-    return ["--size", str(size), "--perms", "1777", "--tmpfs", path]
+def _tmpfs(folder: Folder) -> list[str]:
+    return ["--size", str(folder.size), "--perms", "1777", "--tmpfs", folder.path]
 
 
 def check_mounts(spec: SandboxSpec, uid: int) -> None:

@@ -19,6 +19,11 @@ _ROOT = Path("/sys/fs/cgroup")
 _PERIOD = 100_000  # microseconds over which processor time is shared out
 _PARENT = "sandbox-magic"
 _REMOVE_SECONDS = 2.0
+_EVENTS = (
+    ("memory.events", "oom_kill", "memory"),
+    ("memory.oom_control", "oom_kill", "memory"),
+    ("pids.events", "max", "processes"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +68,18 @@ class Leaf:
                         f"{folder}: the sandbox cannot join its control group: {error.strerror}"
                     ) from None
 
-    def oom_kills(self) -> int:
-        """Return how many processes the memory limit has cost."""
-        for folder in self.folders:
-            for name in ("memory.events", "memory.oom_control"):
-                for line in _read(folder / name).splitlines():
-                    if line.startswith("oom_kill "):
-                        return int(line.split()[1])
-        return 0
+    def holds(self, process: int) -> bool:
+        """Whether a process is in the group: told by the kernel, not by what was written."""
+        return all(str(process) in _read(folder / "cgroup.procs").split() for folder in self.folders)
+
+    def reached(self) -> dict[str, int]:
+        """Return how many processes the limit of memory has cost, and how many could not be made."""
+        found = {"memory": 0, "processes": 0}
+        for file, word, limit in _EVENTS:
+            for line in (line for folder in self.folders for line in _read(folder / file).splitlines()):
+                if line.startswith(f"{word} "):
+                    found[limit] = int(line.split()[1])
+        return found
 
 
 def remove(folders: Sequence[Path]) -> None:

@@ -12,10 +12,10 @@ import contextlib
 import secrets
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sandbox_magic.engines import pull, sdk
+from sandbox_magic.engines import limits, pull, sdk, seccomp
 from sandbox_magic.engines.base import (
     IMAGES,
     LABEL,
@@ -31,10 +31,11 @@ from sandbox_magic.engines.base import (
     labels_of_mine,
     silent,
 )
-from sandbox_magic.engines.body import BRIDGE, container_body, open_folder
+from sandbox_magic.engines.body import BRIDGE, container_body, open_folder, processors
 from sandbox_magic.engines.endpoints import Connection, docker_places, first
 from sandbox_magic.engines.holes import components
-from sandbox_magic.errors import EngineError, EngineUnavailable, ImageNotFound, InvalidOptions
+from sandbox_magic.engines.keeper import KEEPER_USER
+from sandbox_magic.errors import EngineError, EngineUnavailable, ImageNotFound, InvalidOptions, LimitNotEnforced
 from sandbox_magic.spec import DEFAULT_IMAGE, SandboxSpec
 from sandbox_magic.transport import MultiplexedSocket, close_in_child, close_socket, watcher
 
@@ -53,6 +54,8 @@ _LOOKS = 3  # at the next starts and sweeps, for what a start may have left
 class DockerMachine(Machine):
     """A running container."""
 
+    aside = KEEPER_USER
+
     def __init__(self, engine: DockerEngine, api: Any, ident: str, keeper: Any, spec: SandboxSpec) -> None:
         self.id = ident
         self.capabilities = engine.abilities(spec)
@@ -62,6 +65,12 @@ class DockerMachine(Machine):
         self._keeper = keeper
         self._user = spec.user or spec.limits.user or ""
         self._cwd = spec.cwd
+        self._runtime = engine.runtime_of(spec)
+        self._gvisor = engine.gvisor(spec)
+        self._wish = engine.wish(spec)
+        self.in_memory = spec.folders if spec.limits.read_only else ()
+        self._table = spec.limits.capabilities is not None and engine.table() is not None
+        self._unlimited = "" if spec.limits.read_only else "what is written to the disk in all"
         self._closed = False
         self._renewal: int | None = None
         if lease := engine.lease(spec):
@@ -120,7 +129,17 @@ class DockerMachine(Machine):
             "cpus limit": host["NanoCpus"] / 1e9,
             "limits by": "nothing: the runtime drops them" if self._engine.drops_limits(runtime) else "the engine",
             "oom killed": facts["State"]["OOMKilled"],
-        }
+            "seccomp profile": "ours" if self._table else "the engine's own",
+        } | ({"not limited": self._unlimited} if self._unlimited else {})
+
+    def unenforced(self, ask: Callable[[str], str]) -> tuple[str, ...]:
+        if self._gvisor:  # its kernel shows control groups of its own, and bounds each process by itself
+            drops = self._engine.drops_limits(self._runtime)
+            return ("memory, processes, processors (the runtime drops them)",) if drops else ()
+        return limits.broken(self._wish, limits.told(ask(limits.SCRIPT)))
+
+    def reached(self, ask: Callable[[str], str]) -> Mapping[str, int]:
+        return limits.counts(limits.told(ask(limits.COUNTS)))
 
     def alive(self) -> bool:
         # The keeper never prints: its stream becomes readable when it ends, a moment before the engine knows.
@@ -190,8 +209,10 @@ class DockerEngine(Engine):
         self._connection: Connection | None = None
         self._connecting = threading.Lock()
         self._cpus = 1.0
+        self._shares_processors = True
         self._runtimes: dict[str, Any] = {}
         self._runtime = ""
+        self._architecture = ""
         self._unsure: dict[str, int] = {}  # starts that may have left a container; how often to look for it
         self.endpoint = ""
 
@@ -208,7 +229,9 @@ class DockerEngine(Engine):
                 info = sdk.call(connection.client.info)
                 _refuse_unlimited(info)
                 self._cpus = float(info.get("NCPU", 1))
+                self._shares_processors = bool(info.get("CpuCfsQuota", True))
                 self._runtime = info.get("DefaultRuntime", "")
+                self._architecture = info.get("Architecture", "")
                 self._runtimes = (info.get("Runtimes") or {}) if RUNTIMES in self.capabilities else {}
                 self.endpoint = f"{connection.endpoint.url} ({connection.endpoint.origin})"
                 self._connection = connection
@@ -228,7 +251,23 @@ class DockerEngine(Engine):
 
     def body(self, spec: SandboxSpec, labels: Mapping[str, str]) -> dict[str, Any]:
         """Return the arguments of the create request."""
-        return container_body(spec, labels=labels, cpus=self._cpus, lease=self.lease(spec), runtime=self.runtime(spec))
+        body = container_body(
+            spec,
+            labels=labels,
+            cpus=self._cpus,
+            lease=self.lease(spec),
+            runtime=self.runtime(spec),
+            calls=self.table(),
+        )
+        if not self._shares_processors:  # the engine would refuse the whole request
+            if not spec.allow_degraded:
+                raise LimitNotEnforced(self.name, ("processors (this engine says that it cannot)",))
+            body["host_config"]["nano_cpus"] = 0
+        return body
+
+    def table(self) -> str | None:
+        """Return our table of system calls as this engine wants to be told of it; `None` if it cannot be told."""
+        return seccomp.text() if seccomp.known(self._architecture) else None
 
     def runtime(self, spec: SandboxSpec) -> str | None:
         """Return the runtime for this wish; `None` is the engine's own choice.
@@ -254,9 +293,20 @@ class DockerEngine(Engine):
 
     def abilities(self, spec: SandboxSpec) -> frozenset[str]:
         """Return what a sandbox of this wish can do: gVisor looks at its networks once, when it starts."""
-        runtime = self.runtime(spec) or self._runtime
-        gvisor = "runsc" in f"{runtime} {self._runtimes.get(runtime, {}).get('path', '')}"
-        return self.capabilities - {NETWORK_SWITCH} if gvisor else self.capabilities
+        return self.capabilities - {NETWORK_SWITCH} if self.gvisor(spec) else self.capabilities
+
+    def runtime_of(self, spec: SandboxSpec) -> str:
+        """Return the name of the runtime that a sandbox of this wish has."""
+        return self.runtime(spec) or self._runtime
+
+    def gvisor(self, spec: SandboxSpec) -> bool:
+        """Whether such a sandbox has a kernel of its own."""
+        runtime = self.runtime_of(spec)
+        return "runsc" in f"{runtime} {self._runtimes.get(runtime, {}).get('path', '')}"
+
+    def wish(self, spec: SandboxSpec) -> limits.Wish:
+        """Return the limits that a sandbox of this wish shall have."""
+        return limits.Wish.of(spec, processors(spec, self._cpus))
 
     def probe(self) -> Probe:
         try:
@@ -287,11 +337,12 @@ class DockerEngine(Engine):
         self._remove_unsure()
         mark = secrets.token_hex(8)
         arguments = self.body(spec, labels_of_mine(name) | {_START: mark})
+        disconnect = not spec.online and arguments["host_config"]["network_mode"] == BRIDGE
         arguments["host_config"] = api.create_host_config(**arguments["host_config"])
         ident, keeper = "", None
         try:
             ident = self._create(arguments, arguments["image"], progress)
-            if not spec.online:
+            if disconnect:
                 sdk.call(api.disconnect_container_from_network, ident, BRIDGE, force=True)
             if self.attach_first:
                 keeper = _attach(api, ident)

@@ -6,16 +6,22 @@ connection closes the keeper's stdin all the same. Nobody promises that, so the 
 
 from __future__ import annotations
 
+import platform
 import re
 import resource
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from sandbox_magic.engines.base import RUNTIMES
+from sandbox_magic.engines import limits, seccomp
+from sandbox_magic.engines.base import NETWORK_SWITCH, RUNTIMES
 from sandbox_magic.engines.docker import DockerEngine
 from sandbox_magic.engines.endpoints import Connection, first, podman_places
 from sandbox_magic.spec import SandboxSpec
 
+# Podman copies this machine's /etc/hosts into every sandbox: names and addresses of a network that it shall not see.
+_HOSTS = "printf '127.0.0.1\\tlocalhost sandbox\\n::1\\tlocalhost\\n' 2>/dev/null >/etc/hosts\n"
+_NO_HOSTS = {"Type": "bind", "Source": "/dev/null", "Target": "/etc/hosts", "ReadOnly": True}
 _PROCESSES = 32768  # more than any profile's; the smallest limit of process ids
 
 
@@ -30,8 +36,33 @@ class PodmanEngine(DockerEngine):
     def _find(self) -> Connection:
         return first(podman_places(self._docker_host), podman=True)
 
+    def table(self) -> str | None:
+        """Return a path, which the service opens: it must see our files."""
+        sees = platform.system() == "Linux" and self._connection is not None and not self._connection.endpoint.remote
+        return str(seccomp.PROFILE) if sees and seccomp.known(self._architecture) else None
+
+    def wish(self, spec: SandboxSpec) -> limits.Wish:
+        asked = super().wish(spec)
+        return replace(asked, folders=tuple(replace(folder, files=0) for folder in asked.folders))
+
     def body(self, spec: SandboxSpec, labels: Mapping[str, str]) -> dict[str, Any]:
-        return podman_body(super().body(spec, labels))
+        body = podman_body(super().body(spec, labels))
+        if _by_name(spec):
+            body["host_config"]["network_mode"] = "none"
+        return body
+
+    def abilities(self, spec: SandboxSpec) -> frozenset[str]:
+        able = super().abilities(spec)
+        return able - {NETWORK_SWITCH} if _by_name(spec) else able
+
+
+def _by_name(spec: SandboxSpec) -> bool:
+    """Whether the way out will be on the loopback.
+
+    Podman leaves that down in a container that it takes off the bridge before its start. In one that was made without
+    a network it is up; but that one can never be put on the bridge.
+    """
+    return not isinstance(spec.network, bool) and bool(spec.network)
 
 
 def podman_body(body: dict[str, Any]) -> dict[str, Any]:
@@ -41,9 +72,15 @@ def podman_body(body: dict[str, Any]) -> dict[str, Any]:
     one is asked for. It knows no inodes and owners of folders in memory; the mode that is asked for counts there.
     """
     host = body["host_config"]
+    if host.get("read_only"):
+        host["mounts"].append(_NO_HOSTS)
+    else:  # what starts the sandbox is root, or as `open` may have it, the image's user, who then sees them
+        body["command"][1] = _HOSTS + body["command"][1]
     hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
     processes = min(_PROCESSES, hard) if hard != resource.RLIM_INFINITY else _PROCESSES
     host["ulimits"].append({"Name": "nproc", "Soft": processes, "Hard": processes})
     for folder, options in host.get("tmpfs", {}).items():
         host["tmpfs"][folder] = re.sub(r",(nr_inodes|uid|gid)=\d+", "", options)
+    if host.get("read_only"):  # or Podman adds one of its own, as large as half the machine's memory
+        host["tmpfs"]["/var/tmp"] = host["tmpfs"]["/run"]  # noqa: S108 # the sandbox's own
     return body

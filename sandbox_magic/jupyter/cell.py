@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import time
 from collections.abc import Collection, MutableMapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
@@ -97,7 +98,8 @@ class CellRun:
         self._variables: MutableMapping[str, Any] = shell.user_ns
         self._quiet = options.quiet or settings.quiet
         self._apart = settings.separate_stderr or options.err is not None
-        self._questions = Questions() if options.interactive else None
+        self._begun = 0.0
+        self._questions = Questions(terminal=options.tty) if options.interactive else None
         shown = set() if self._quiet else set(STREAMS)
         if not options.tee:
             shown -= {stream for stream, name in ((STDOUT, options.out), (STDERR, options.err)) if name}
@@ -122,6 +124,7 @@ class CellRun:
                 return self._start(sandbox, code, given, env)
             finally:
                 status.finish()
+        self._begun = time.time()
         self._variables.update({name: "" for name in (self._options.out, self._options.err) if name})
         before, result = sandbox.last, None
         try:
@@ -152,6 +155,7 @@ class CellRun:
             tick=self._screen.tick,
             tty=self._options.tty,
             ask=self._questions.ask if self._questions else None,
+            ask_secret=self._questions.ask_secret if self._questions else None,
         )
 
     def _show(self, output: Output) -> None:
@@ -183,7 +187,11 @@ class CellRun:
             self._variables["_exit_code"] = None
             return None
         self._variables["_exit_code"] = result.exit_code
-        result = with_hints(result, online=self._options.network or sandbox.online)
+        result = with_hints(
+            result,
+            online=self._options.network is True or sandbox.online,
+            refused=[access for access in sandbox.network_log if not access.allowed and access.time >= self._begun],
+        )
         if self._returned:
             result = ShownResult.of(result, self._shell.execution_count)
         self._variables["_sandbox"] = result

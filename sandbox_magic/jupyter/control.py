@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import shlex
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +21,13 @@ from sandbox_magic.manager import SandboxManager
 from sandbox_magic.protocol import STDOUT, Output
 
 if TYPE_CHECKING:
+    from sandbox_magic.egress.gate import Access
     from sandbox_magic.jobs import Job
     from sandbox_magic.jupyter.settings import Settings
     from sandbox_magic.sandbox import Sandbox
 
+_RED = ("not enforced", "not limited")
+SHOWN = 100  # lines of the network's log
 LISTED = 20  # paths; a copied folder may hold thousands
 
 
@@ -93,7 +97,7 @@ class Control:
             sandbox = self.manager.find(name)
             _say(f"{name}: {'started' if sandbox.started else 'not started'}")
             if sandbox.started:
-                _say(table((f"  {key}", _text(value)) for key, value in sandbox.status().items()))
+                _say("\n".join(_status_lines(sandbox.status())))
 
     def start(self, request: Request) -> None:
         """Start a sandbox before its first cell needs it."""
@@ -166,11 +170,21 @@ class Control:
         return self.manager.find(request.name or "default").jobs.find(name)
 
     def network(self, request: Request) -> None:
-        """Put the whole sandbox online or offline."""
-        if request.words not in (["on"], ["off"]):
-            raise InvalidOptions(f"write: %sandboxctl {VERBS['network'].usage}")
-        with self._ready(request) as sandbox:
-            sandbox.network(request.words == ["on"])
+        """Put the whole sandbox online or offline, steer what it reaches by name, or show what it wanted to reach."""
+        match request.words:
+            case ["on"] | ["off"]:
+                with self._ready(request) as sandbox:
+                    sandbox.network(request.words == ["on"])
+            case ["allow", *names] if names:
+                with self._ready(request) as sandbox:
+                    sandbox.allow(*_listed(names))
+            case ["deny", *names] if names:
+                with self._ready(request) as sandbox:
+                    sandbox.deny(*_listed(names))
+            case ["log"]:
+                _say(network_table(self.manager.find(request.name or "default").network_log))
+            case _:
+                raise InvalidOptions(f"write: %sandboxctl {VERBS['network'].usage}")
 
     def gc(self, request: Request) -> None:
         """Remove what dead kernels left behind; say what was removed, what left, and why."""
@@ -230,7 +244,11 @@ VERBS: Mapping[str, Verb] = {
     "reset": Verb("reset [-n NAME]", "a fresh sandbox under the same name", Control.reset),
     "put": Verb("put SRC [DST] [-n NAME]", "copy a host file or folder into it", Control.put),
     "get": Verb("get SRC [DST] [-n NAME]", "copy a file or folder out of it", Control.get),
-    "network": Verb("network on|off [-n NAME]", "put it online or offline until told otherwise", Control.network),
+    "network": Verb(
+        "network on|off|allow NAMES|deny NAMES|log [-n NAME]",
+        "online or offline, or by name, until told otherwise; what it wanted to reach",
+        Control.network,
+    ),
     "jobs": Verb("jobs [stop JOB] [-n NAME]", "list the background cells (--bg), or stop one", Control.jobs),
     "logs": Verb("logs JOB [-n NAME]", "what a background cell has printed so far", Control.logs),
     "gc": Verb("gc", "remove what dead kernels left behind", Control.gc),
@@ -250,6 +268,35 @@ def table(rows: Iterable[tuple[str, ...]]) -> str:
     widths = [max(map(len, column)) for column in zip(*clean, strict=True)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in clean)
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _status_lines(facts: Mapping[str, object]) -> Iterator[str]:
+    """Yield the facts as aligned lines; what is not as it should be is red."""
+    lines = table((f"  {key}", _text(value)) for key, value in facts.items()).split("\n")
+    for key, line in zip(facts, lines, strict=True):
+        yield f"\x1b[31m{line}\x1b[0m" if key in _RED else line
+
+
+def network_table(log: Iterable[Access]) -> str:
+    """Return what a sandbox wanted to reach by name, a line each, the latest last."""
+    rows = [
+        (
+            time.strftime("%H:%M:%S", time.localtime(access.time)),
+            "allowed" if access.allowed else "refused",
+            f"{access.name}:{access.port}" if access.port else access.name,
+            access.address or "-",
+            f"{access.sent} out",
+            f"{access.received} in",
+            access.reason,
+        )
+        for access in log
+    ]
+    return table(rows[-SHOWN:]) if rows else "nothing yet: no program in it has asked for a name"
+
+
+def _listed(words: Iterable[str]) -> list[str]:
+    """Return names that were written with spaces, commas or both between them."""
+    return [name for word in words for name in word.split(",") if name]
 
 
 def _text(value: object) -> str:

@@ -15,12 +15,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from sandbox_magic.destinations import Destination, destinations
 from sandbox_magic.errors import InvalidOptions
 from sandbox_magic.spec import Mount, parse_size
 
 EXAMPLES = """\
   %%sandbox                              run the lines below in the sandbox's shell
   %%sandbox --network                    only this cell may use the network
+  %%sandbox --network pypi.org           only this cell may, and only this name
   %%sandbox -o listing --timeout 60      stdout into the variable `listing`, at most 60 s
   %%sandbox -n py --image python:3.12    another sandbox beside the default one
   %sandbox ls -l "my file"               one command; returns its Result
@@ -29,6 +31,7 @@ EXAMPLES = """\
 SEE_ALSO = "After every cell: _exit_code, _sandbox (the last Result). See also %sandboxctl, %config SandboxMagics."
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+_NAMES = re.compile(r"\s*(?!-)\S*[.*]")  # a word with a dot or a star
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -53,7 +56,8 @@ class CellOptions:
     cpus: float | None = None
     mounts: tuple[Mount, ...] = ()
     user: str | None = None
-    network: bool = False
+    allow_degraded: bool | None = None
+    network: bool | tuple[Destination, ...] = False
     env: tuple[tuple[str, str | None], ...] = ()
     cwd: str | None = None
     timeout: float | None = None
@@ -72,7 +76,7 @@ class CellOptions:
 
     def wish(self) -> dict[str, object]:
         """Return the asked-for fields of `SandboxSpec`: they count when the sandbox starts."""
-        fields = ("image", "engine", "runtime", "profile", "memory", "cpus", "mounts", "user")
+        fields = ("image", "engine", "runtime", "profile", "memory", "cpus", "mounts", "user", "allow_degraded")
         return {field: value for field in fields if (value := getattr(self, field)) not in (None, ())}
 
 
@@ -84,6 +88,7 @@ class Option:
         metavar: What stands for its value in the help; empty for a switch.
         dest: The field of `CellOptions`; the last flag's name if empty.
         alias: A flag that works but is not shown.
+        maybe: Its value may be left out; after a space it is one only where no command can follow.
     """
 
     group: str
@@ -95,6 +100,7 @@ class Option:
     dest: str = ""
     switch: bool = True
     alias: str = ""
+    maybe: bool = False
 
     @property
     def field(self) -> str:
@@ -160,7 +166,10 @@ OPTIONS = (
         dest="mounts",
     ),
     Option(_SHAPE, ("--user",), "USER", "The user inside, a name or a number."),
-    Option(_RUN, ("--network",), "", "Put the sandbox online for this cell only."),
+    Option(_SHAPE, ("--allow-degraded",), "", "Start it also if a limit does not hold; %sandboxctl status says which."),
+    Option(
+        _RUN, ("--network",), "NAMES", "Be online for this cell; or reach only these names.", destinations, maybe=True
+    ),
     Option(
         _RUN,
         ("-e", "--env"),
@@ -183,8 +192,8 @@ OPTIONS = (
         _RUN,
         ("--bg",),
         "",
-        "Go on at once; the cell runs beside the shell, with its directory and exports. --out, --err and --result are "
-        "set when it ends.",
+        "Go on at once; the cell runs beside the shell, in one that begins with its state. --out, --err and --result "
+        "are set when it ends.",
         dest="background",
     ),
     Option(
@@ -257,20 +266,21 @@ def _parser() -> _Parser:
 
 
 def _add(group: argparse._ArgumentGroup, flags: tuple[str, ...], row: Option, text: str) -> None:
-    if row.metavar:
-        group.add_argument(
-            *flags,
-            dest=row.field,
-            metavar=row.metavar,
-            help=text,
-            type=_checked(row.convert),
-            action="append" if row.many else "store",
-            default=argparse.SUPPRESS,
-        )
-    else:
+    if not row.metavar:
         group.add_argument(
             *flags, dest=row.field, help=text, action="store_const", const=row.switch, default=argparse.SUPPRESS
         )
+        return
+    how: dict[str, Any] = {"nargs": "?", "const": True} if row.maybe else {"action": "append" if row.many else "store"}
+    group.add_argument(
+        *flags,
+        dest=row.field,
+        metavar=row.metavar,
+        help=text,
+        type=_checked(row.convert),
+        default=argparse.SUPPRESS,
+        **how,
+    )
 
 
 def help_text() -> str:
@@ -282,7 +292,8 @@ def help_markdown() -> str:
     """Return the options as a Markdown table for the user guide."""
     rows = ["| option | what it does |", "| --- | --- |"]
     for row in OPTIONS:
-        flags = ", ".join(f"`{flag} {row.metavar}`" if row.metavar else f"`{flag}`" for flag in row.flags)
+        value = f"[={row.metavar}]" if row.maybe else f" {row.metavar}" if row.metavar else ""
+        flags = ", ".join(f"`{flag}{value}`" for flag in row.flags)
         rows.append(f"| {flags} | {row.help} |")
     return "\n".join(rows) + "\n"
 
@@ -293,7 +304,7 @@ def parse_cell(line: str) -> CellOptions:
     Raises:
         InvalidOptions: An unknown option, a wrong value, or a word that is no option.
     """
-    words, rest = _split(line)
+    words, rest = _split(line, command=False)
     options = _options(words)
     if rest and not options.help:
         raise InvalidOptions(
@@ -309,7 +320,7 @@ def parse_line(line: str) -> tuple[CellOptions, str]:
     Raises:
         InvalidOptions: An unknown option, a wrong value, or no command.
     """
-    words, rest = _split(line)
+    words, rest = _split(line, command=True)
     options = _options(words)
     if not rest and not options.help:
         raise InvalidOptions("no command: write %sandbox COMMAND, or a cell that begins with %%sandbox")
@@ -320,8 +331,8 @@ def _short(text: str) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _split(line: str) -> tuple[list[str], str]:
-    """Split our options off, as a POSIX shell would; the rest stays as it was typed, quotes and all."""
+def _split(line: str, *, command: bool) -> tuple[list[str], str]:
+    """Split our options off, as a POSIX shell would; the rest, a `command` or nothing, stays as it was typed."""
     reader = io.StringIO(line)
     lexer = shlex.shlex(reader, posix=True)
     lexer.whitespace_split = True
@@ -335,7 +346,8 @@ def _split(line: str) -> tuple[list[str], str]:
         if word == "--":
             return words, line[reader.tell() :].strip()
         words.append(word)
-        if _needs_value(word) and (value := _next_word(lexer, rest)) is not None:
+        names = word == "--network" and not command and _NAMES.match(line[reader.tell() :])
+        if (names or _needs_value(word)) and (value := _next_word(lexer, rest)) is not None:
             words.append(value)
 
 
@@ -350,7 +362,8 @@ def _needs_value(word: str) -> bool:
     """Say whether the next word belongs to this option."""
     if word.startswith("--"):
         flag, equals, _ = word.partition("=")
-        return bool(_known(flag).metavar) and not equals
+        option = _known(flag)
+        return bool(option.metavar) and not option.maybe and not equals
     for position, letter in enumerate(word[1:], start=2):  # switches may be joined: -qn NAME
         if _known(f"-{letter}").metavar:
             return position == len(word)
@@ -377,7 +390,7 @@ def _options(words: list[str]) -> CellOptions:
         raise InvalidOptions("--proc needs --bg: other cells have ended when the next one begins")
     if options.background and (options.network or options.tee or options.tty):
         raise InvalidOptions(
-            "--bg cannot have --tee or --tty, nor --network for itself: %sandboxctl network on is for all cells"
+            "--bg cannot have --tee or --tty, nor --network for itself: %sandboxctl network on|allow is for all cells"
         )
     if options.interactive and (options.background or options.stdin):
         raise InvalidOptions("--interactive cannot have --bg or --stdin: either you are asked, or not")

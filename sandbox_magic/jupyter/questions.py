@@ -7,7 +7,7 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from IPython.core.error import StdinNotImplementedError
@@ -22,9 +22,13 @@ _LINE_MAX = 500
 
 
 class Questions:
-    """Asks whenever a cell waits, and knows the prompt by what the cell has printed last."""
+    """Asks whenever a cell waits.
 
-    def __init__(self) -> None:
+    Where there is no terminal to say what is a secret, the prompt does: what the cell has printed last.
+    """
+
+    def __init__(self, *, terminal: bool) -> None:
+        self._terminal = terminal
         self._line = b""
 
     def heard(self, output: Output) -> None:
@@ -33,8 +37,15 @@ class Questions:
 
     def ask(self) -> str | None:
         """Return a line from the user; `None` for the end of the input; raise `KeyboardInterrupt` for neither."""
-        read = getpass.getpass if _SECRET.search(self._line) else input
+        secret = not self._terminal and _SECRET.search(self._line)
         self._line = b""
+        return self._read(getpass.getpass if secret else input)
+
+    def ask_secret(self) -> str | None:
+        """Return the same without showing what is typed."""
+        return self._read(getpass.getpass)
+
+    def _read(self, read: Callable[[str], str]) -> str | None:
         sys.stdout.flush()
         try:
             with _interruptible():

@@ -4,28 +4,28 @@
 # nor a DEBUG trap shows our lines. The shell is interactive without a terminal: so it survives syntax errors, set -u
 # and failing special builtins, and SIGINT takes it to its next line instead of ending it.
 #
-# The one variable, $__, says where a cell stands: "TOKEN CODE TEXT" (sent: the last exit code and the cell), "CODE TEXT"
-# (it runs, and cannot see its token), "CODE FLAGS TOKEN" (to be reported), nothing (reported).
+# The one variable, $__, says where a cell stands: "CODE TEXT" (the last exit code and the cell: sent, or it runs; it
+# cannot see its token), "CODE FLAGS TOKEN" (to be reported), nothing (reported).
+#
+# What bash reads it parses, at about 0.1 us a byte, so the usual way is short and the rest is in the files.
 
-# After a cell, while its outcome travels: what a new shell would need, the last process id (the cell's processes have
-# later ones) and the exports. Before it both end fences, if the cell's own line has not come to them, and the builtins
-# that we need, if a cell has disabled one.
+# After a cell whose own line has not come to its end: both end fences and what else the line would have done; and the
+# builtins that we need, if a cell has disabled one.
 #: report
-\builtin : || \enable builtin; \builtin enable eval export kill printf read return set trap;
+\builtin : || \enable builtin; \builtin enable . eval export kill printf read return set trap;
 case ${POSIXLY_CORRECT-} in rescue) \unset -f builtin; \unset POSIXLY_CORRECT;; esac;
 case $__ in *\ *) { \builtin printf '\036@PREFIX@%s end %s\n' "${__##* }" "${__% *}" >@FD@/1 && \builtin printf '\036@PREFIX@%s end\n' "${__##* }" >@FD@/4; } ||
   \builtin kill -SYS "$$";; esac;
 \builtin set +axvH;
 \builtin read -r __ </proc/loadavg;
 { \builtin printf ': %s\n' "$__"; \builtin export -p; \builtin printf '__=restored\n'; } >|@FD@/7;
+\builtin trap -p ERR DEBUG >@FD@/9; \builtin trap - ERR DEBUG;
 \builtin printf -v __ %s ''; PS0= PS1= PS2= PROMPT_COMMAND=
 
-# Both begin fences, then the cell, with $? as the last cell left it and its ERR and DEBUG traps, which are back only
-# inside: so they see the cell and not this file. `&& :` keeps set -e and the ERR trap away from the code that is put
-# back into $?; after a DEBUG trap nothing can put it back unseen. (In posix mode `trap -p` also names what is not set.)
+# The cell with $? as the last cell left it and its ERR and DEBUG traps, which are back only inside: so they see the cell
+# and not this file. `&& :` keeps set -e and the ERR trap away from the code that is put back into $?; after a DEBUG trap
+# nothing can put it back unseen. (In posix mode `trap -p` also names what is not set.)
 #: eval
-\builtin printf '\036@PREFIX@%s begin\n' "${__%% *}" >@FD@/1; \builtin printf '\036@PREFIX@%s begin\n' "${__%% *}" >@FD@/4;
-__=${__#* };
 if [[ -s @FD@/9 ]]; then
   if [[ $__ = 0\ * || $(<@FD@/9) = *\'\ DEBUG ]]; then \builtin eval "\builtin . @FD@/9;${__#* }";
   else \builtin eval "\builtin . @FD@/9;\builtin . @FD@/6 && \builtin :;${__#* }"; fi;
@@ -55,13 +55,19 @@ exec >@FD@/1 2>@FD@/4;
 #: input
 { \builtin printf %b '@INPUT@' >|@FD@/8 || __='125 \builtin echo "sandbox: no room for the stdin of the cell" >&2'; } >/dev/null 2>&1
 
-#: run
-__='@TOKEN@ @CODE@ @TEXT@';\. @FD@/5<@STDIN@;{ __="$? $- @TOKEN@";\builtin printf '\036@PREFIX@@TOKEN@ end %s\n' "${__% *}">@FD@/1&&\builtin printf '\036@PREFIX@@TOKEN@ end\n'>@FD@/4||\. @FD@/3||\kill -SYS $$;\builtin printf -v __ %s '';\builtin set +axvH;PS0= PS1= PS2= PROMPT_COMMAND=;} &>/dev/null||:
+# Begin fences, which a cell has that does not come right after one that has left no jobs (see ShellProtocol.send).
+#: begin
+\builtin printf '\036@PREFIX@@TOKEN@ begin\n'>@FD@/1;\builtin printf '\036@PREFIX@@TOKEN@ begin\n'>@FD@/4;
 
-# The next line, also after an error that took the shell out of the line above. ERR and DEBUG traps are lifted and
-# kept here: see `eval`.
+# The cell and its end fences. Then, while its outcome travels, what a new shell would need: the last process id (the
+# cell's processes have later ones) and the exports; ERR and DEBUG traps are lifted and kept; and the builtins that the
+# next cell needs. The first failure is for `report`. (A function named `builtin` is found by the $__ that stays: see `last`.)
+#: run
+__='@CODE@ @TEXT@';@BEGIN@\. @FD@/5<@STDIN@;{ __="$? $- @TOKEN@";\builtin printf '\036@PREFIX@@TOKEN@ end %s\n' "$__ ${!-quiet}">@FD@/1&&\builtin printf '\036@PREFIX@@TOKEN@ end\n'>@FD@/4&&\builtin read -r __</proc/loadavg&&{ \builtin printf ': %s\n' "$__";\builtin export -p;\builtin printf '__=restored\n';}>|@FD@/7&&\builtin trap -p ERR DEBUG>@FD@/9&&\builtin trap - ERR DEBUG&&\builtin enable . eval kill return set||\. @FD@/3||\kill -SYS $$;\builtin printf -v __ %s '';\builtin set +axvH;PS0= PS1= PS2= PROMPT_COMMAND=;} &>/dev/null||:
+
+# The next line, also after an error that took the shell out of the line above.
 #: again
-{ case ${__-} in *\ @TOKEN@);; *\ *)__="$? $- @TOKEN@";;esac;\. @FD@/3||\enable .;\trap -p ERR DEBUG>@FD@/9;\trap - ERR DEBUG;} &>/dev/null||:
+case ${__-} in '');;*\ @TOKEN@)\. @FD@/3;;*)__="$? $- @TOKEN@";\. @FD@/3;;esac &>/dev/null||:
 
 # Sent when nothing has been heard for a while, and after signals: dash forgets the lines that it had read ahead.
 #: recover

@@ -2,13 +2,13 @@
 # only: it must work when no process can be forked and when PATH is gone.
 
 # stat FILE: read a /proc/PID/stat (a process name may hold spaces, parentheses and newlines) -> $pid $parent
-# $session $start
+# $session $tty $start
 stat() {
   text=
   while IFS= read -r line || [ -n "$line" ]; do text="$text $line"; done 2>/dev/null <"$1"
   pid=${text#?} pid=${pid%% *}
   set -- ${text##*) }
-  [ $# -ge 20 ] && parent=$2 session=$4 start=${20}
+  [ $# -ge 20 ] && parent=$2 session=$4 tty=$5 start=${20}
 }
 
 # cell SHELL SUPERVISOR TICKS: the processes that the cell in SHELL has started -> $found
@@ -89,6 +89,28 @@ waits() {
     '7 0x'*' 0x1 0xffffffff'*|'73 0x'*' 0x1 0x0 '*)  # the `read` of busybox polls, one descriptor, for ever
       [ ! "/proc/$pid/exe" -ef "/proc/$2/exe" ] || { echo yes; return; } ;;
     esac
+  done
+}
+
+# asks SHELL SUPERVISOR TICKS: says the settings of the terminal of the cell if one of its processes is blocked in a read
+# of it, or waits for descriptor 0 alone, and that is the terminal. (Opened as /dev/tty it is seen as that.)
+asks() {
+  cell "$@"
+  for pid in $found; do
+    stat "/proc/$pid/stat" && [ "$tty" != 0 ] || continue
+    place=/dev/pts/$(((tty & 255) | ((tty >> 12) & 0xfff00)))
+    line= sleeps=
+    IFS= read -r line 2>/dev/null <"/proc/$pid/syscall" || IFS= read -r sleeps 2>/dev/null <"/proc/$pid/wchan"
+    set -- $line
+    case $line/$sleeps in
+    '0 '*|'63 '*) from=$(($2)) ;;
+    '7 0x'*' 0x1 0xffffffff'*|'271 0x'*' 0x1 0x0 '*|'73 0x'*' 0x1 0x0 '*|'23 0x1 '*|'270 0x1 '*|'72 0x1 '*|/wait_woken|/n_tty_read) from=0 ;;
+    *) continue ;;
+    esac
+    [ "/proc/$pid/fd/$from" -ef "$place" ] || [ "/proc/$pid/fd/$from" -ef /dev/tty ] || continue
+    stty -a <"$place"
+    echo yes
+    return
   done
 }
 

@@ -1,4 +1,4 @@
-"""The lines that are sent to the shell, filled in from `bash.sh` and `posix.sh`."""
+"""The lines that are sent to the shell, filled in from `bash.sh`, `zsh.sh` or `posix.sh`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ def start_argv(name: str, shell: str | None = None) -> list[str]:
         name: Names the folder with the shell's last state; the same name finds it again after a loss.
         shell: The shell's name or path; bash where there is one, else sh.
     """
-    helpers = [sections(kind)[title] for kind in ("bash.sh", "posix.sh") for title in ("report", "eval", "code")]
+    kinds, titles = ("bash.sh", "zsh.sh", "posix.sh"), ("report", "eval", "code")
+    helpers = [sections(kind)[title] for kind in kinds for title in titles]
     return ["sh", "-c", script("supervisor.sh"), "supervisor", name, shell or "", *helpers]
 
 
@@ -34,19 +35,26 @@ class Lines:
     """The lines around a cell, with everything filled in but the cell and its token."""
 
     def __init__(self, shell: str, pid: int, prefix: bytes, token: bytes) -> None:
-        parts = sections(_script(shell))
+        name = _script(shell)
+        parts = sections(name)
+        blank = " " if name == "zsh.sh" else ""  # zsh keeps a line that begins with one out of the user's history
 
         def fill(title: str) -> bytes:
-            text = parts[title].replace("@FD@", f"/proc/{pid}/fd").encode()
-            return text.replace(b"@PREFIX@", prefix) + b"\n"
+            text = blank + parts[title].replace("@FD@", f"/proc/{pid}/fd")
+            return text.encode().replace(b"@PREFIX@", prefix) + b"\n"
 
         self.init = fill("init").replace(b"@TOKEN@", token)
         self.save = fill("save")
         self.input = fill("input")
+        self.begin = fill("begin")[:-1] if "begin" in parts else b""
         self.run = fill("run") + fill("again")
         self.recover, self.last = fill("recover" if "recover" in parts else "again"), fill("last")
         self.stdin = f"/proc/{pid}/fd/8".encode()
+        self.word = b"command" if name == "posix.sh" else b"builtin"  # see the files
+        # Options that would show our lines or export $__: lifted between cells, set again inside.
+        self.lifted = "axv" if name == "zsh.sh" else "axvH"
 
 
 def _script(shell: str) -> str:
-    return "bash.sh" if shell.rpartition("/")[2] == "bash" else "posix.sh"
+    name = shell.rpartition("/")[2]
+    return f"{name}.sh" if name in {"bash", "zsh"} else "posix.sh"

@@ -2,7 +2,8 @@
 # special builtin, found before functions: it brings `command` back, and `command` makes errors of `.` harmless.
 # After an error inside a subshell busybox goes on behind the nearest `command` in the child. Inside a file it would go
 # round for ever (hence `eval` without it); in `run` it sees that it is not the shell and ends, with its code.
-# A shell that is not interactive would end at SIGINT: there a trap raises an error, which goes no further than that `.`.
+# A shell that is not interactive would end at SIGINT: there a trap raises an error, which goes no further than that `.`,
+# and leaves an I in front, for the code of that error is not that of a signal.
 
 #: report
 \unset -f command;
@@ -24,7 +25,7 @@ __=${__#* }; case $__ in '0 '*) ;; *) \command . @FD@/6 && \command :;; esac; \e
 #: init
 exec >@FD@/1 2>@FD@/4;
 { \unset -f command; \command set +o history; PS1= PS2= __=; \command export PWD;
-  case $- in *i*) ;; *) trap 'case $__ in *\ *) { : "${__interrupted__?}"; } 2>/dev/null;; esac' INT;; esac;
+  case $- in *i*) ;; *) trap 'case $__ in *\ *) __="I $__"; { : "${__interrupted__?}"; } 2>/dev/null;; esac' INT;; esac;
   \command set -- "$PPID"; \command . @FD@/../cwd/checkpoint; PPID=$1; \command set --;
   case $__ in full) \command printf '\036@PREFIX@@TOKEN@ full\n' >@FD@/1;; esac; PS1= PS2= __=;
   \command . @FD@/7; case $__ in restored) \command cd -- "$PWD" || __=;; esac;
@@ -41,12 +42,12 @@ exec >@FD@/1 2>@FD@/4;
 
 #: run
 \unset -f command; __='@TOKEN@ @CODE@ @TEXT@'; \command . @FD@/5 <@STDIN@;
-{ __="$? $- @TOKEN@"; \unset -f command; case $__ in 0\ *) ;; *) \command test /proc/self -ef /proc/$$ || \exit "${__%% *}";; esac;
+{ case $__ in I*) __="130 $- @TOKEN@";; *) __="$? $- @TOKEN@";; esac; \unset -f command; case $__ in 0\ *) ;; *) \command test /proc/self -ef /proc/$$ || \exit "${__%% *}";; esac;
 \command printf '\036@PREFIX@@TOKEN@ end %s\n' "${__% *}" >@FD@/1 && \command printf '\036@PREFIX@@TOKEN@ end\n' >@FD@/4 || \command kill -SYS $$; __= PS1= PS2=; \command set +axv; } >/dev/null 2>&1 || :
 
 # It also recovers a shell: nothing is reported twice.
 #: again
-{ case ${__-} in *\ @TOKEN@) ;; *\ *) __="$? $- @TOKEN@";; esac; \unset -f command; \command . @FD@/3; } >/dev/null 2>&1 || :
+{ case ${__-} in *\ @TOKEN@) ;; I*) __="130 $- @TOKEN@";; *\ *) __="$? $- @TOKEN@";; esac; \unset -f command; \command . @FD@/3; } >/dev/null 2>&1 || :
 
 #: last
 { case ${__-} in *\ *) \unset -f command; \command kill -SYS $$;; esac; } >/dev/null 2>&1 || \command kill -SYS $$

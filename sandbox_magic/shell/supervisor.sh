@@ -1,4 +1,4 @@
-# The parent of the session's shell: sh -c THIS supervisor NAME SHELL BASH-REPORT BASH-EVAL BASH-CODE REPORT EVAL CODE
+# The parent of the session's shell: sh -c THIS supervisor NAME SHELL then report, eval and code of bash, zsh, others
 #
 # It owns the two output streams, starts the shell on the same stdin, and says at once when the shell has ended, even
 # when a background process keeps the streams open. It does nothing while a cell runs. The shell reaches the streams
@@ -19,8 +19,12 @@ case ${wish##*/} in
 bash)
   report=$3 eval=$4 code=$5
   set -- "$wish" --norc --noprofile --noediting -i ;;
-*)
+zsh)
   report=$6 eval=$7 code=$8
+  set -- "$wish" -f +Z -i ;;
+*)
+  shift 8
+  report=$1 eval=$2 code=$3
   # Interactive for the same reason as bash (see bash.sh); busybox not: its applets would read what it has read ahead.
   case ${wish##*/}:$(readlink /proc/$$/exe) in
   *busybox*|ash:*) set -- "$wish" ;;
@@ -52,6 +56,12 @@ done
 exec 3<"$dir/report" 5<"$dir/eval" 6<"$dir/code" 7<"$dir/state" 8<"$dir/in" 9<"$dir/trap"
 (cd "$dir" && rm -f report eval code in trap) &        # the state stays: it outlives this process too
 
+lost() {                            # our end of the streams is closed: whatever this says is not the shell's exit code
+  rm -rf "$dir"
+  exit 159
+}
+trap lost PIPE
+
 here=$PWD                           # this process stands in the folder, so that the shell finds its checkpoint
 cd "$dir" || exit
 
@@ -63,7 +73,7 @@ while :; do
   printf '\036%s dead %s\n' "$token" "$code"
   printf '\036%s dead\n' "$token" >&4
   while :; do                       # drop what was meant for the dead shell
-    IFS= read -r line || { rm -rf "$dir"; exit 0; }
+    IFS= read -r line || lost
     [ "$line" = "start $token" ] && break
   done
 done

@@ -48,11 +48,25 @@ class Kept:
 
 
 def _children() -> Iterator[int]:
+    return (pid for pid, parent in _parents() if parent == os.getpid())
+
+
+def descendants() -> set[int]:
+    """Return the processes that have come from this one, and whose ancestors still run."""
+    parents = dict(_parents())
+    found: set[int] = set()
+    grown = {os.getpid()}
+    while grown:
+        grown = {pid for pid, parent in parents.items() if parent in grown}
+        found |= grown
+    return found
+
+
+def _parents() -> Iterator[tuple[int, int]]:
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):  # it has ended meanwhile
             fields = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-            if int(fields[1]) == os.getpid():
-                yield int(stat.parent.name)
+            yield int(stat.parent.name), int(fields[1])
 
 
 def nothing_is_left(idents: Collection[str], seconds: float = 20) -> None:

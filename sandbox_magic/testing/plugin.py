@@ -113,9 +113,16 @@ def shared(wish: dict[str, Any]) -> Iterator[Sandbox]:
 
 
 @pytest.fixture(scope="module")
-def bash(shared: Sandbox) -> bool:
+def kind(shared: Sandbox) -> str:
+    """The kind of the session's shell: bash, zsh, or sh for any other."""
+    shell = shared.status()["shell"]
+    return str(shell) if shell in {"bash", "zsh"} else "sh"
+
+
+@pytest.fixture(scope="module")
+def bash(kind: str) -> bool:
     """Whether the session's shell is bash."""
-    return shared.status()["shell"] == "bash"
+    return kind == "bash"
 
 
 @pytest.fixture

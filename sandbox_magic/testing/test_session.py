@@ -21,6 +21,7 @@ from sandbox_magic import (
     SessionClosed,
 )
 from sandbox_magic.protocol import LateOutput
+from sandbox_magic.testing.host import until
 
 
 def later(seconds: float, action: object) -> threading.Thread:
@@ -135,22 +136,28 @@ def rest(box: Sandbox) -> None:
     time.sleep(0.5)
 
 
-def test_a_new_shell_is_as_the_old_one_was(box: Sandbox, bash: bool) -> None:
+def test_a_new_shell_is_as_the_old_one_was(box: Sandbox, bash: bool, kind: str) -> None:
     box.run("text=\"it's\nok\"; alias hi='echo hi'; umask 027; cd /tmp; set -u")
     if bash:
         box.run("a=(1 '2 3'); declare -A m=([k]='v w'); f() { echo \"in f $1\"; }; shopt -s extglob; set -o pipefail")
+    if kind == "zsh":
+        box.run("a=(1 '2 3'); typeset -A m=(k 'v w'); f() { echo \"in f $1\" }; setopt nullglob")
+        box.run("alias -g UP='| tr a-z A-Z'")
     rest(box)
     ended = box.run("kill -9 $$")
     assert "variables" in ended.notes[0]
     assert "jobs, traps" in ended.notes[0]
-    after = box.run('hi; echo "$text"; umask; pwd; case $- in *u*) echo u;; esac')
-    assert after.stdout == "hi\nit's\nok\n0027\n/tmp\nu\n"
+    after = box.run('hi; echo "$text"; umask -S; pwd; case $- in *u*) echo u;; esac')
+    assert after.stdout == "hi\nit's\nok\nu=rwx,g=rx,o=\n/tmp\nu\n"
     assert after.notes == ()
     if bash:
         after = box.run(
             'echo "${a[1]}" "${m[k]}"; f 1; shopt -q extglob && [[ -o pipefail ]] && echo on; type -t declare'
         )
         assert after.stdout == "2 3 v w\nin f 1\non\nbuiltin\n"
+    if kind == "zsh":
+        after = box.run('echo "$a[2]" "$m[k]" UP; f 1; echo /none*; whence -w set')
+        assert after.stdout == "2 3 V W\nin f 1\n\nset: builtin\n"
 
 
 def test_a_damaged_checkpoint_is_said(box: Sandbox) -> None:
@@ -296,3 +303,23 @@ def test_nothing_a_cell_does_wedges_the_next(box: Sandbox, spoil: str) -> None:
     result = box.run("echo usable", timeout=10)
     assert result.stdout == "usable\n"
     assert box.late_output() == []
+
+
+@pytest.mark.parametrize("stream", [">&2", ">/dev/null"])
+def test_a_cell_that_kills_its_shell_and_our_helper_ends_although_a_job_holds_the_streams(
+    box: Sandbox, stream: str
+) -> None:
+    result = box.run(f"echo out; sleep 1000 {stream} & kill -9 $PPID; kill -9 $$", timeout=60)
+    assert result.shell_ended and not result.timed_out
+    assert result.exit_code in {137, None}
+    assert box.run("echo next").stdout == "next\n"
+
+
+def test_the_shell_of_a_job_is_gone_with_it(box: Sandbox) -> None:
+    """Also if it had ended, and a new one would be on its way when our end is closed."""
+    count = "set -- /proc/[0-9]*; echo $#"
+    box.start_job("true").wait(60)  # by now the control shell is there
+    before = int(box.run(count).stdout)
+    for code in ("exit 3", "true", "kill -9 $$"):
+        box.start_job(code).wait(60)
+    until("shells of jobs are left", lambda: int(box.run(count).stdout) <= before)

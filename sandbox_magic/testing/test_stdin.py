@@ -40,6 +40,9 @@ def test_every_byte_of_a_file_arrives(shared: Sandbox) -> None:
     for _ in range(3):
         result = shared.run("md5sum", stdin=io.BytesIO(data), timeout=SECONDS)
         assert result.stdout.split()[0] == hashlib.md5(data).hexdigest()
+    assert shared.run("md5sum", stdin=data, timeout=SECONDS).stdout.split()[0] == hashlib.md5(data).hexdigest()
+    for size in (0, 1, 65535, 65536, 65537):
+        assert shared.run("wc -c", stdin=data[:size], timeout=SECONDS).stdout.split() == [str(size)]
     assert shared.run("cat", stdin=io.StringIO("text\n"), timeout=SECONDS).stdout == "text\n"
 
 
@@ -49,7 +52,8 @@ def test_who_does_not_read_all_is_not_held_up(shared: Sandbox) -> None:
             yield b"y\n" * 5000
 
     assert shared.run("head -n 1", stdin=endless(), timeout=SECONDS).stdout == "y\n"
-    assert shared.run("true", stdin=io.BytesIO(b"x" * 3_000_000), timeout=SECONDS).exit_code == 0
+    for source in (io.BytesIO(b"x" * 3_000_000), b"x" * 3_000_000, "x" * 3_000_000):
+        assert shared.run("true", stdin=source, timeout=SECONDS).exit_code == 0
     assert shared.run("echo next").stdout == "next\n"
     with pytest.raises(CommandTimeout):
         shared.run("sleep 3000", stdin=endless(), timeout=0.5)
@@ -83,9 +87,27 @@ def test_it_asks_when_the_cell_waits(shared: Sandbox) -> None:
 def test_it_asks_on_a_terminal_too(shared: Sandbox) -> None:
     if "--echo" not in shared.run("script --help 2>/dev/null; true").stdout:
         return
-    answers = iter(["one", None])
-    result = shared.run("read x; [ -t 1 ] && echo $x; cat", ask=lambda: next(answers), tty=True, timeout=SECONDS)
-    assert result.stdout == "one\n"
+    answers = iter(["one", "two", None])
+    command = "read x; [ -t 0 ] && echo $x; read y </dev/tty; echo $y; cat; cat; echo end"
+    result = shared.run(command, ask=lambda: next(answers), tty=True, timeout=SECONDS)
+    assert result.stdout == "one\ntwo\nend\n"
+
+
+def test_a_terminal_says_what_is_a_secret(shared: Sandbox) -> None:
+    if "--echo" not in shared.run("script --help 2>/dev/null; true").stdout:
+        return
+    secret, plain = iter(["s3cret"]), iter(["Ada", "öne"])
+    command = "printf 'a: '; read a; printf 'b: '; stty -echo; read b; stty echo; echo; read c; echo $a $b $c"
+    result = shared.run(command, ask=lambda: next(plain), ask_secret=lambda: next(secret), tty=True, timeout=SECONDS)
+    assert result.stdout == "a: b: \nAda s3cret öne\n"
+
+
+def test_at_a_terminal_it_asks_only_who_waits(shared: Sandbox) -> None:
+    if "--echo" not in shared.run("script --help 2>/dev/null; true").stdout:
+        return
+    asked: list[int] = []
+    result = shared.run("sleep 1; echo done | cat", ask=lambda: asked.append(1), tty=True, timeout=SECONDS)
+    assert (result.stdout, asked) == ("done\n", [])
 
 
 def test_it_does_not_ask_who_does_not_wait(shared: Sandbox) -> None:

@@ -9,6 +9,7 @@ PLACES = {
     "podman-bash": {"engine": "podman", "image": "debian:stable-slim"},
     "bubblewrap-bash": {"engine": "bubblewrap"},
     "bubblewrap-dash": {"engine": "bubblewrap", "shell": "sh"},
+    "bubblewrap-zsh": {"engine": "bubblewrap", "shell": "zsh"},
 }
 
 

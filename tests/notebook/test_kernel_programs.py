@@ -89,6 +89,27 @@ def test_an_interactive_cell_asks_when_the_program_waits(kernel: Kernel) -> None
     assert cell.status == "ok"
 
 
+def test_a_program_asks_at_its_terminal(kernel: Kernel) -> None:
+    code = "read -p 'Password of your cat? ' n; read -s -p 'PW: ' p </dev/tty; echo; echo \"<$n|$p>\"; cat; cat"
+    cell = kernel.send("%%sandbox -t -i\n" + code)
+    assert answer(kernel, "Ada L") == ("", False)
+    assert answer(kernel, "s3cret") == ("", True)
+    assert answer(kernel, "more") == ("", False)
+    assert answer(kernel, "^D") == ("", False)
+    kernel.wait(cell)
+    assert cell.stdout == "Password of your cat? PW: \n<Ada L|s3cret>\nmore\n"
+    assert cell.status == "ok"
+
+
+def test_a_question_at_a_terminal_can_be_interrupted(kernel: Kernel) -> None:
+    cell = kernel.send("%%sandbox -t -i\nread x; echo never")
+    kernel.client.get_stdin_msg(timeout=SECONDS)
+    kernel.interrupt()
+    kernel.wait(cell)
+    assert cell.error_name == "KeyboardInterrupt"
+    assert "never" not in cell.stdout
+
+
 def test_a_question_can_be_interrupted(kernel: Kernel) -> None:
     kernel.ok("%%sandbox\nkept=alive")
     cell = kernel.send("%%sandbox -i\nread x; echo never")
@@ -105,7 +126,14 @@ def test_where_nobody_can_be_asked_the_input_ends(kernel: Kernel) -> None:
         cell = kernel.ok("%%sandbox -i\nread x || echo end")
     finally:
         kernel.client.allow_stdin = True
-    assert cell.stdout == "[the cell waited for input, and nobody can be asked here: its input has ended]\nend\n"
+    line = "[the cell waited for input, and nobody can be asked here: its input has ended]\n"
+    assert cell.stdout == line + "end\n"
+    kernel.client.allow_stdin = False
+    try:
+        cell = kernel.ok("%%sandbox -t -i\nread x || read y || echo end; stty -echo; read z || echo still")
+    finally:
+        kernel.client.allow_stdin = True
+    assert cell.stdout == line + "end\nstill\n"
 
 
 def test_stdin_from_an_iterator(kernel: Kernel) -> None:

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,12 +101,18 @@ class Tls:
 
 
 @contextmanager
-def dockerd(folder: Path, *arguments: str | Path) -> Iterator[int]:
-    """Run a dockerd with everything in `folder`; give the port on 127.0.0.1 on which it listens."""
+def dockerd(folder: Path, *arguments: str | Path, without: Sequence[str] = ()) -> Iterator[int]:
+    """Run a dockerd with everything in `folder`; give the port on 127.0.0.1 on which it listens.
+
+    Args:
+        folder: Where it keeps everything.
+        arguments: Its own.
+        without: Controllers of control groups that are not mounted where it runs.
+    """
     listener = socket.create_server(("127.0.0.1", 0))
+    unmount = "".join(f"umount /sys/fs/cgroup/{name} && " for name in without)
     command = [
-        "unshare",
-        "--net",
+        *("unshare", "--net", "--mount", "sh", "-c", f'{unmount}exec "$0" "$@"'),
         "dockerd",
         "--host=fd://",
         f"--data-root={folder}/data",

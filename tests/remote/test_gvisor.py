@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from machines import IMAGE
 
-from sandbox_magic import InvalidOptions, Sandbox, SandboxSpec
+from sandbox_magic import InvalidOptions, LimitNotEnforced, Sandbox, SandboxSpec
 from sandbox_magic.engines import find_engine
 from sandbox_magic.proof import NOT_ENFORCED, prove
 
@@ -36,7 +36,10 @@ def test_another_runtime_can_be_asked_for(gvisor: str) -> None:
 
 
 def test_limits_that_it_drops_are_said(gvisor: str) -> None:
-    with Sandbox(IMAGE, docker_host=gvisor, runtime="careless") as box:
+    with pytest.raises(LimitNotEnforced, match="the runtime drops them"):
+        Sandbox(IMAGE, docker_host=gvisor, runtime="careless").start()
+    with Sandbox(IMAGE, docker_host=gvisor, runtime="careless", allow_degraded=True) as box:
+        assert "the runtime drops them" in box.run("true").notes[0]
         facts = box.status()
         assert str(facts["kernel"]).endswith("(gVisor)")
         assert facts["limits by"] == "nothing: the runtime drops them"

@@ -41,8 +41,11 @@ def test_every_profile_is_bounded(profile: str) -> None:
     assert asked["mem_limit"] == asked["memswap_limit"] == known.memory
     assert asked["pids_limit"] == known.pids
     assert asked["nano_cpus"] == known.cpus * 1e9
-    assert {limit["Name"]: limit["Hard"] for limit in asked["ulimits"]} == {"nofile": 4096, "core": 0}
-    assert asked["security_opt"] == ["no-new-privileges"]
+    file_size = {} if known.file_size is None else {"fsize": known.file_size}
+    assert {limit["Name"]: limit["Hard"] for limit in asked["ulimits"]} == {"nofile": 4096, "core": 0} | file_size
+    assert asked["security_opt"][0] == "no-new-privileges"
+    assert asked["shm_size"] == known.shm
+    assert asked["cgroupns"] == "private"
     assert asked["log_config"] == {"Type": "none"}
     assert asked["ipc_mode"] == "private"
     assert not {"privileged", "devices", "pid_mode", "restart_policy", "userns_mode"} & set(asked)
@@ -84,6 +87,20 @@ def test_sealed_is_read_only_with_bounded_folders() -> None:
     assert "read_only" not in host(SandboxSpec())
 
 
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_table_of_system_calls_is_ours_but_in_open(profile: str) -> None:
+    options = container_body(SandboxSpec(profile=profile), labels={}, cpus=2, calls="{}")["host_config"]["security_opt"]
+    assert options == ["no-new-privileges", *["seccomp={}"] * (profile != "open")]
+
+
+@pytest.mark.parametrize("memory", [64 << 20, 512 << 20, 2 << 30])
+def test_folders_in_memory_are_full_before_the_memory_is(memory: int) -> None:
+    spec = SandboxSpec(profile="sealed", memory=memory)
+    sizes = {folder.path: folder.size for folder in (spec.shm, *spec.folders)}
+    assert sum(sizes.values()) < memory
+    assert f"size={sizes['/work']}," in host(spec)["tmpfs"]["/work"]
+
+
 def test_mounts(tmp_path: Path) -> None:
     mounts = host(SandboxSpec(mounts=(Mount(str(tmp_path), "/in"), Mount(str(tmp_path), "/out", True))))["mounts"]
     assert [(mount["Target"], mount["ReadOnly"]) for mount in mounts] == [("/in", True), ("/out", False)]
@@ -105,7 +122,7 @@ def test_the_keeper_gets_its_lease(lease: int | None, arguments: list[str]) -> N
 
 def test_podman_gets_what_it_understands() -> None:
     asked = podman_body(container_body(SandboxSpec(profile="sealed"), labels={}, cpus=2))["host_config"]
-    assert set(asked["tmpfs"]) == {"/tmp", "/run", "/work"}
+    assert set(asked["tmpfs"]) == {"/tmp", "/run", "/work", "/var/tmp"}
     assert not any("nr_inodes" in options or "uid=" in options for options in asked["tmpfs"].values())
     assert all("size=" in options and "mode=1777" in options for options in asked["tmpfs"].values())
     limits = {limit["Name"]: (limit["Soft"], limit["Hard"]) for limit in asked["ulimits"]}

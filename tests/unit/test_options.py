@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from sandbox_magic.destinations import Destination
 from sandbox_magic.errors import InvalidOptions
 from sandbox_magic.jupyter.options import OPTIONS, CellOptions, help_markdown, help_text, parse_cell, parse_line
 from sandbox_magic.jupyter.variables import environment, stdin
 from sandbox_magic.spec import Mount
+
+DESTINATIONS = (Destination("a.example"), Destination("*.b.example", 8443))
 
 
 @pytest.mark.parametrize(
@@ -26,6 +29,8 @@ from sandbox_magic.spec import Mount
         ("--image 'python:3.12-slim'", {"image": "python:3.12-slim"}),
         ("--engine bubblewrap --profile sealed", {"engine": "bubblewrap", "profile": "sealed"}),
         ("--network", {"network": True}),
+        ("--network=mirror", {"network": (Destination("mirror"),)}),
+        ("--network a.example,*.b.example:8443 -q", {"network": DESTINATIONS, "quiet": True}),
         ("--memory 512m --cpus 1.5", {"memory": 512 * 1024**2, "cpus": 1.5}),
         ("--user 1000 --cwd '/a b'", {"user": "1000", "cwd": "/a b"}),
         ('-e A=1 --env "B=x y" -e C', {"env": (("A", "1"), ("B", "x y"), ("C", None))}),
@@ -89,7 +94,7 @@ def test_cell_line(line: str, expected: dict[str, object]) -> None:
         ("--bg --proc x --out x", "different variables"),
         ("-o x --err x", "different variables"),
         ("-o x --result x", "different variables"),
-        ("--network=yes", "--network"),
+        ("--network=10.0.0.1", "'10.0.0.1' is not a name"),
         ("-o 'x", "a quote is not closed"),
         ("ls -l", "write %sandbox ls -l"),
         ("--network ls", "'ls' is not an option"),
@@ -110,6 +115,8 @@ def test_mistake_in_a_cell_line(line: str, said: str) -> None:
         ("ls", {}, "ls"),
         ("ls -l --network", {}, "ls -l --network"),
         ("--network ls -n 3", {"network": True}, "ls -n 3"),
+        ("--network a.example --help", {"network": True}, "a.example --help"),
+        ("--network=a.example,*.b.example:8443 ls", {"network": DESTINATIONS}, "ls"),
         ("echo 'a  b'  \"c\"", {}, "echo 'a  b'  \"c\""),
         ("echo don't", {}, "echo don't"),  # our splitting stops before the command: its quotes are the shell's
         (r"--timeout 5 printf 'a\tb'", {"timeout": 5.0}, r"printf 'a\tb'"),

@@ -43,11 +43,11 @@ class Shell:
         self.protocol.start()
         self.feed("stdout", self.aside + b" init 17 \n")
 
-    def send(self, code: str = "true") -> bytes:
-        line = self.protocol.send(code)
-        match = re.search(rb"__='([0-9a-f]{8}) \d+ ", line)
+    def send(self, code: str = "true", *, soon: bool = False) -> bytes:
+        line = self.protocol.send(code, soon=soon)
+        match = re.search(re.escape(self.prefix) + rb"([0-9a-f]{8}) |__='([0-9a-f]{8}) ", line)
         assert match
-        return b"\x1e" + self.prefix + match[1]
+        return b"\x1e" + self.prefix + (match[1] or match[2])
 
     def feed(self, stream: str, data: bytes, chunk: int = 4096) -> None:
         for at in range(0, len(data), chunk):
@@ -213,6 +213,43 @@ def test_a_sandbox_without_a_writable_folder_says_so() -> None:
         protocol.receive("stdout", b"\x1e" + protocol.boot().strip() + b"00000000 nowhere\n")
 
 
+def test_a_cell_right_after_one_without_jobs_has_no_begin_fences() -> None:
+    shell = Shell()
+    fence = shell.send()
+    shell.feed("stdout", fence + b" begin\n" + fence + b" end 0 h tok quiet\n")
+    shell.feed("stderr", fence + b" begin\n" + fence + b" end\n")
+    fence = shell.send(soon=True)
+    assert shell.protocol.state is State.RUNNING
+    shell.feed("stderr", b"err\n" + fence + b" end\nlate\n")
+    shell.feed("stdout", b"out\n" + fence + b" end 3 h tok quiet\n")
+    assert (shell.text("stdout"), shell.text("stderr")) == (b"out\n", b"err\n")
+    assert shell.text("stderr", LateOutput) == b"late\n"
+    assert shell.take(Finished) == [Finished(0), Finished(3)]
+
+
+@pytest.mark.parametrize(("facts", "soon"), [(b"0 h tok 99", True), (b"0 h", True), (b"0 h tok quiet", False)])
+def test_else_it_has(facts: bytes, soon: bool) -> None:
+    shell = Shell()
+    fence = shell.send()
+    shell.feed("stdout", fence + b" begin\n" + fence + b" end " + facts + b"\n")
+    shell.feed("stderr", fence + b" begin\n" + fence + b" end\n")
+    fence = shell.send(soon=soon)
+    assert shell.protocol.state is State.SENT
+    shell.feed("stderr", b"of a job\n" + fence + b" begin\nmine\n")
+    assert shell.text("stderr", LateOutput) == b"of a job\n"
+    assert shell.text("stderr") == b"mine\n"
+
+
+def test_a_new_shells_first_cell_has_begin_fences() -> None:
+    shell = Shell()
+    fence = shell.send()
+    shell.feed("stdout", fence + b" begin\n" + fence + b" end 0 h tok quiet\n" + shell.aside + b" dead 3\n")
+    shell.feed("stderr", fence + b" begin\n" + fence + b" end\n" + shell.aside + b" dead\n")
+    shell.protocol.start()
+    shell.send(soon=True)
+    assert shell.protocol.state is State.SENT
+
+
 def test_tokens_are_fresh() -> None:
     shell = Shell()
     seen = set()
@@ -231,7 +268,7 @@ def test_lines_are_filled_in(shell: str) -> None:
     assert b"@FD@" not in line
     assert b"@TOKEN@" not in line
     assert b"/proc/7/fd/" in line
-    assert rb" 0 echo '\''it'\'''\''s @TEXT@'\''" in line
+    assert rb"0 echo '\''it'\'''\''s @TEXT@'\''" in line
 
 
 def test_options_that_would_show_our_lines_are_put_back_for_the_cell() -> None:
@@ -245,7 +282,7 @@ def test_options_that_would_show_our_lines_are_put_back_for_the_cell() -> None:
 def test_the_last_exit_code_travels_with_the_next_cell() -> None:
     shell = Shell()
     shell.run(b"", b"", 42, 4096)
-    assert b" 42 echo $?" in shell.protocol.send("echo $?")
+    assert b"42 echo $?" in shell.protocol.send("echo $?")
 
 
 def test_nul_is_refused() -> None:

@@ -1,0 +1,90 @@
+"""Bytes between two sockets, both ways, until both have ended; bounded memory, and each end passed on by itself."""
+
+from __future__ import annotations
+
+import select
+import socket
+import time
+from collections.abc import Callable
+
+_PIECE = 1 << 16
+
+Count = Callable[[int], object]
+
+
+class _Way:
+    """One direction."""
+
+    def __init__(self, source: socket.socket, target: socket.socket, count: Count, first: bytes) -> None:
+        self.source, self.target, self.count = source, target, count
+        self.held = first
+        self.ended = False  # the source has
+        self.over = False  # and the target knows
+
+    def wants(self, sock: socket.socket) -> int:
+        if self.over:
+            return 0
+        if self.held:
+            return select.POLLOUT if sock is self.target else 0
+        return select.POLLIN if sock is self.source and not self.ended else 0
+
+    def move(self) -> None:
+        """Do what can be done now."""
+        if not self.held and not self.ended:
+            try:
+                self.held = self.source.recv(_PIECE)
+            except BlockingIOError:
+                return
+            self.ended = not self.held
+        if self.held:
+            try:
+                sent = self.target.send(self.held)
+            except BlockingIOError:
+                return
+            self.count(sent)
+            self.held = self.held[sent:]
+        if self.ended and not self.held and not self.over:
+            self.over = True
+            self.target.shutdown(socket.SHUT_WR)
+
+
+def splice(
+    client: socket.socket,
+    server: socket.socket,
+    *,
+    sent: Count,
+    received: Count,
+    first: bytes,
+    idle: float,
+    left: float,
+) -> None:
+    """Carry bytes until both sides have ended, one of them fails, or nothing moves for a time.
+
+    Args:
+        client: The sandbox's side.
+        server: The other.
+        sent: Called with the number of bytes that went to the server.
+        received: Called with the number of bytes that went to the client.
+        first: What the client has sent already.
+        idle: Seconds without a byte.
+        left: The same once one side has ended.
+    """
+    ways = [_Way(client, server, sent, first), _Way(server, client, received, b"")]
+    for sock in (client, server):
+        sock.setblocking(False)
+    try:
+        last = time.monotonic()
+        while not all(way.over for way in ways):
+            wait = last + (left if any(way.over for way in ways) else idle) - time.monotonic()
+            if wait <= 0:
+                return
+            poll = select.poll()
+            for sock in (client, server):
+                if events := ways[0].wants(sock) | ways[1].wants(sock):
+                    poll.register(sock, events)
+            if poll.poll(wait * 1000):
+                last = time.monotonic()
+                for way in ways:
+                    way.move()
+    except OSError:
+        return  # a side has failed: the caller closes both
