@@ -18,7 +18,7 @@ from sandbox_magic.shell import script
 from sandbox_magic.transport import Transport
 
 _ANSWER_MAX = 1 << 20
-_OPEN_SECONDS = 10.0
+_OPEN_SECONDS = 5.0
 _CLOSE_SECONDS = 2.0
 _SILENT = "the control shell of the sandbox does not answer"
 
@@ -100,12 +100,12 @@ class ControlShell:
             if opening is None or (opening.done() and opening.exception() is not None):  # it failed, and is tried again
                 opening = self._begin()
             try:
-                transport = opening.result(self._patience)
+                transport = opening.result(max(timeout, self._patience))
             except TimeoutError:
-                self._patience = timeout  # this once it was the engine's turn
+                self._patience = timeout  # it has had its chance
                 raise SessionError(_SILENT) from None
             except BaseException:
-                self._opening = None
+                self._opening, self._patience = None, timeout
                 raise
             self._opening, self._transport, self._patience = None, transport, _OPEN_SECONDS
         return self._transport

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +18,7 @@ from gate import Gate
 
 from sandbox_magic import CommandFailed, EngineError, EngineUnavailable, Sandbox, files, pulse
 from sandbox_magic.engines import docker
+from sandbox_magic.engines.bubblewrap import BubblewrapMachine
 from sandbox_magic.errors import SandboxError, TransferError
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # the SDK leaves those that fail
@@ -168,6 +171,59 @@ def test_a_moments_pause_is_no_trouble(daemon: Daemon, box: Sandbox, monkeypatch
 
 def test_a_silent_cell_is_asked_about_and_left_alone(box: Sandbox) -> None:
     assert box.run("sleep 5; echo done").stdout == "done\n"
+
+
+# ---- other engines
+
+
+def test_a_paused_container_of_podman() -> None:
+    with Sandbox(IMAGE, engine="podman") as box:
+        assert box._session is not None
+        box._session.control.call(":", timeout=30)
+        api = box._machine._api
+        work = cell(box, "echo kept >/tmp/file; " + SILENT)
+        api.pause(ident(box))
+        error = work.ended()
+        assert isinstance(error, EngineError) and "paused" in str(error), error
+        with pytest.raises(EngineError, match="paused"):
+            box.run("echo never")
+        api.unpause(ident(box))
+        assert box.run("cat /tmp/file").stdout == "kept\n"
+        work = cell(box, SILENT)
+        api.kill(ident(box))
+        assert isinstance(work.ended(), CommandFailed)
+        assert box.run("echo next").stdout == "next\n"
+
+
+@pytest.mark.parametrize("ask", [True, False])
+def test_a_stopped_bubblewrap(ask: bool) -> None:
+    with Sandbox(engine="bubblewrap") as box:
+        machine = box._machine
+        assert isinstance(machine, BubblewrapMachine)
+        work = cell(box, SILENT)
+        stopped = [machine._process.pid, *below(machine._process.pid)]
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        if ask:
+            box.interrupt()
+        error = work.ended()
+        assert isinstance(error, EngineError) and "stopped" in str(error), error
+        assert box.last is not None and box.last.exit_code is None and box.last.interrupted is ask
+
+
+def test_a_killed_bubblewrap() -> None:
+    with Sandbox(engine="bubblewrap") as box:
+        assert isinstance(box._machine, BubblewrapMachine)
+        work = cell(box, SILENT)
+        box._machine._process.kill()
+        assert isinstance(work.ended(), CommandFailed)
+        assert box.run("echo next").stdout == "next\n"
+
+
+def below(parent: int) -> list[int]:
+    """Return the processes below this one."""
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return [pid for child in map(int, children) for pid in (child, *below(child))]
 
 
 # ---- files
