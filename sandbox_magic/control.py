@@ -6,6 +6,7 @@ when no process can be forked.
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import threading
 import time
@@ -86,6 +87,9 @@ class ControlShell:
     def close(self) -> None:
         """Close it for good."""
         self._closed = True
+        if (opening := self._opening) is not None:
+            with contextlib.suppress(Exception):  # an exec that is on its way is not to meet the end of its container
+                opening.result(_CLOSE_SECONDS)
         if self._lock.acquire(timeout=_CLOSE_SECONDS):  # else whoever uses it closes it
             try:
                 self._drop()
