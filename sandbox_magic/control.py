@@ -6,6 +6,7 @@ when no process can be forked.
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import threading
 import time
@@ -18,7 +19,7 @@ from sandbox_magic.shell import script
 from sandbox_magic.transport import Transport
 
 _ANSWER_MAX = 1 << 20
-_OPEN_SECONDS = 10.0
+_OPEN_SECONDS = 5.0
 _CLOSE_SECONDS = 2.0
 _SILENT = "the control shell of the sandbox does not answer"
 
@@ -86,6 +87,9 @@ class ControlShell:
     def close(self) -> None:
         """Close it for good."""
         self._closed = True
+        if (opening := self._opening) is not None:
+            with contextlib.suppress(Exception):  # an exec that is on its way is not to meet the end of its container
+                opening.result(_CLOSE_SECONDS)
         if self._lock.acquire(timeout=_CLOSE_SECONDS):  # else whoever uses it closes it
             try:
                 self._drop()
@@ -100,12 +104,12 @@ class ControlShell:
             if opening is None or (opening.done() and opening.exception() is not None):  # it failed, and is tried again
                 opening = self._begin()
             try:
-                transport = opening.result(self._patience)
+                transport = opening.result(max(timeout, self._patience))
             except TimeoutError:
-                self._patience = timeout  # this once it was the engine's turn
+                self._patience = timeout  # it has had its chance
                 raise SessionError(_SILENT) from None
             except BaseException:
-                self._opening = None
+                self._opening, self._patience = None, timeout
                 raise
             self._opening, self._transport, self._patience = None, transport, _OPEN_SECONDS
         return self._transport

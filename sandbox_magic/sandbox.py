@@ -17,7 +17,7 @@ from sandbox_magic.bounds import Bounds
 from sandbox_magic.egress.gate import Access
 from sandbox_magic.engines import fallback_note, find_engine
 from sandbox_magic.engines.base import IMAGES, Machine, Progress, silent
-from sandbox_magic.errors import CommandTimeout, EngineError, EngineUnavailable, SessionClosed
+from sandbox_magic.errors import CommandTimeout, EngineUnavailable, SessionClosed
 from sandbox_magic.facts import inside
 from sandbox_magic.feed import Source
 from sandbox_magic.jobs import Job, Jobs
@@ -244,35 +244,29 @@ class Sandbox:
         session = self._running()
         assert self._machine is not None
         before = session.last
-        try:
-            with self._network.during(self._machine, network, lambda: session.closed) as proxies:
-                try:
-                    self.last = session.run(
-                        code,
-                        timeout=timeout,
-                        stdin=stdin,
-                        ask=ask,
-                        ask_secret=ask_secret,
-                        on_output=on_output,
-                        env={**proxies, **(env or {})},
-                        cwd=cwd,
-                        tick=tick,
-                        tty=tty,
-                    )
-                except CommandTimeout as error:
-                    self.last = error.result
-                    raise
-                except BaseException:
-                    if session.last is not before:
-                        self.last = session.last
-                    raise
-                finally:
-                    self._add_notes()
-        except EngineError:
-            if self._machine is not None and not self._machine.alive():
-                with contextlib.suppress(EngineError):  # that it cannot be told either is no news
-                    self._end()
-            raise
+        with self._network.during(self._machine, network, lambda: session.closed) as proxies:
+            try:
+                self.last = session.run(
+                    code,
+                    timeout=timeout,
+                    stdin=stdin,
+                    ask=ask,
+                    ask_secret=ask_secret,
+                    on_output=on_output,
+                    env={**proxies, **(env or {})},
+                    cwd=cwd,
+                    tick=tick,
+                    tty=tty,
+                )
+            except CommandTimeout as error:
+                self.last = error.result
+                raise
+            except BaseException:
+                if session.last is not before:
+                    self.last = session.last
+                raise
+            finally:
+                self._add_notes()
         return self.last.check() if check else self.last
 
     def start_job(

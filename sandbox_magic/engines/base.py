@@ -110,7 +110,7 @@ class Machine(abc.ABC):
 
     @abc.abstractmethod
     def alive(self) -> bool:
-        """Ask the engine whether it still runs."""
+        """Ask the engine whether it still runs; True as well if it does not answer and no stream says the contrary."""
 
     def trouble(self) -> EngineError | None:
         """Say why nothing may be heard of it although it has not ended, such as a frozen engine; in bounded time."""

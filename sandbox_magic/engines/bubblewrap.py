@@ -69,6 +69,7 @@ class BubblewrapMachine(Machine):
         self._leaf = leaf
         self._reports = reports
         self._limits = _wish(spec)
+        self.child = 0  # bubblewrap's; it becomes process 1
         self.in_memory = spec.folders
         self._folders = tuple(replace(folder, files=0) for folder in (spec.shm, *spec.folders))  # it cannot bound files
 
@@ -182,6 +183,14 @@ class BubblewrapMachine(Machine):
     def alive(self) -> bool:
         return not self._reports.over() and self._process.poll() is None
 
+    def trouble(self) -> EngineError | None:
+        for pid in (self._process.pid, self.child):  # nobody inside can stop these
+            with contextlib.suppress(OSError):
+                stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+                if stat.rpartition(")")[2].split()[0] == "T":
+                    return EngineError(f"somebody has stopped the sandbox's process {pid}: `kill -CONT {pid}`")
+        return None
+
     def close(self) -> None:
         if self._process.stdin is None or self._process.stdin.closed:
             return
@@ -283,9 +292,11 @@ class BubblewrapEngine(Engine):
                 )
             machine = BubblewrapMachine(process, trace, uid, spec, leaf, reports)
             try:
-                child = _child(info)  # also without a group: it would die of a pipe that nobody reads
-                if leaf is not None and child:
-                    leaf.join(process.pid, child)  # nothing of the sandbox runs yet; meanwhile it is being set up
+                machine.child = _child(info)  # also without a group: it would die of a pipe that nobody reads
+                if leaf is not None and machine.child:
+                    leaf.join(
+                        process.pid, machine.child
+                    )  # nothing of the sandbox runs yet; meanwhile it is being set up
             except BaseException:
                 machine.close()
                 raise

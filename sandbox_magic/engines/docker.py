@@ -63,7 +63,6 @@ class DockerMachine(Machine):
         self._engine = engine
         self._api = api
         self._brisk = sdk.with_patience(api, _ANSWER_SECONDS)
-        self._silent = False  # the engine did not answer when it was last asked
         self._keeper = keeper
         self._user = spec.user or spec.limits.user or ""
         self._cwd = spec.cwd
@@ -148,7 +147,7 @@ class DockerMachine(Machine):
         try:
             return self._state() in ("running", "paused")
         except EngineUnavailable:
-            return False  # not usable either
+            return True  # as far as anybody knows: the keeper's stream is open
 
     def trouble(self) -> EngineError | None:
         try:
@@ -164,18 +163,16 @@ class DockerMachine(Machine):
         Asked is the list: an inspection waits for whatever else goes on with the container, such as an exec that was
         begun when it was paused.
         """
-        self._silent = True
         known = sdk.call(self._brisk.containers, all=True, filters={"id": self.id})
-        self._silent = False
         return str(known[0]["State"]) if known else ""
 
     def network(self, online: bool) -> None:
-        networks = sdk.call(self._api.inspect_container, self.id)["NetworkSettings"]["Networks"]
+        networks = sdk.call(self._brisk.inspect_container, self.id)["NetworkSettings"]["Networks"]
         if online and not networks:
-            sdk.call(self._api.connect_container_to_network, self.id, BRIDGE)
+            sdk.call(self._brisk.connect_container_to_network, self.id, BRIDGE)
         elif not online:
             for network in networks:
-                sdk.call(self._api.disconnect_container_from_network, self.id, network, force=True)
+                sdk.call(self._brisk.disconnect_container_from_network, self.id, network, force=True)
 
     def close(self) -> None:
         if self._closed:
@@ -184,8 +181,6 @@ class DockerMachine(Machine):
         if self._renewal is not None:
             watcher().stop(self._renewal)
         try:
-            if self._silent:
-                raise EngineUnavailable("the engine does not answer")
             self._state()  # a frozen one must not cost the patience that a removal needs
             if not sdk.remove(self._api, self.id):
                 self._wait_gone()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+import traceback
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -28,8 +29,8 @@ def main() -> int:
             begun = time.monotonic()
             try:
                 found = scenario(place)
-            except Exception as error:  # noqa: BLE001 # one that could not be tried is not clean
-                found = [repr(error)]
+            except Exception:  # noqa: BLE001 # one that could not be tried is not clean
+                found = [traceback.format_exc()]
             seconds += time.monotonic() - begun
             clean += not found
             if found:
