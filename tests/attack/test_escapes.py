@@ -5,12 +5,10 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
 
-import pyte
 import pytest
 from escape_corpus import ESCAPES
-from tries import Breach
+from terminal_model import acts, harmless
 
 from sandbox_magic.ansi import sanitize
 from sandbox_magic.errors import CommandFailed, TransferError
@@ -20,50 +18,6 @@ from sandbox_magic.jupyter.view import CellView
 from sandbox_magic.members import shown
 from sandbox_magic.protocol import STDERR, STDOUT, Output
 from sandbox_magic.result import Result
-
-# What text and colours do to a terminal; web front ends know all but the erasing.
-ALLOWED = {"draw", "linefeed", "carriage_return", "backspace", "tab", "select_graphic_rendition"}
-
-
-class Telling:
-    """Stands where a screen would, and notes what it is told to do."""
-
-    def __init__(self) -> None:
-        self.told: set[str] = set()
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *_args, **_options: self.told.add(name)
-
-
-def acts(text: str) -> set[str]:
-    """Return what a terminal would do beside showing text in colours."""
-    telling = Telling()
-    stream = pyte.Stream()
-    stream.attach(telling)
-    stream.feed(text)
-    return telling.told - ALLOWED
-
-
-class Answering(pyte.Screen):
-    """A screen that keeps what it would type as an answer."""
-
-    answers: str = ""
-
-    def write_process_input(self, data: str) -> None:
-        self.answers += data
-
-
-def changes(text: str) -> dict[str, Any]:
-    """Return what of a terminal is not as it was, after text was shown and a new line was begun."""
-    screen, fresh = Answering(80, 24), Answering(80, 24)
-    for each, shown_text in ((screen, text), (fresh, "")):
-        stream = pyte.Stream(each)
-        stream.feed(shown_text + "\x1b[0m")
-    kept = ("title", "icon_name", "mode", "margins", "charset", "g0_charset", "g1_charset", "savepoints", "tabstops",
-            "answers")  # fmt: skip
-    return {name: getattr(screen, name) for name in kept if getattr(screen, name) != getattr(fresh, name)} | (
-        {"cursor": True} if screen.cursor.hidden != fresh.cursor.hidden else {}
-    )
 
 
 class Terminal(io.StringIO):
@@ -83,13 +37,6 @@ def shown_as(pieces: Iterator[bytes] | list[bytes], *, terminal: bool, stream: s
     finally:
         sys.stdout = before
     return written.getvalue()
-
-
-def harmless(text: str, *, terminal: bool = False) -> None:
-    if found := acts(text) - ({"erase_in_line"} if terminal else set()):
-        raise Breach(f"{found}: {text!r}")
-    if found := changes(text):
-        raise Breach(f"{found}: {text!r}")
 
 
 def corpus() -> list[object]:
