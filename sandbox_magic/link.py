@@ -73,7 +73,7 @@ class ShellLink:
         self._recovered = 0.0  # when the shell was last told to go on after a signal
         self._restoring = False
         self._watched = -1
-        self._restore = restore
+        self._restore, self._narrow = restore, narrow
         self._saved = False  # whether there is a checkpoint
         self._changed = False  # since then
 
@@ -103,6 +103,8 @@ class ShellLink:
         try:
             self._greet(transport, protocol)
         except BaseException:
+            self.protocol = protocol
+            self._end()
             transport.close()
             raise
         self._transport, self.protocol = transport, protocol
@@ -130,18 +132,26 @@ class ShellLink:
         self._restoring = True
         self._transport.send(self.protocol.start())
 
+    def succeed(self) -> None:
+        """After the end of a shell, have the next one made ready; a job has no next cell."""
+        if not self._narrow:
+            self.restart()
+
     def exit_code(self) -> int | None:
         """Return the supervisor's exit code, after `Exited`; `None` unless it has ended, and by itself."""
         code = self._transport.exit_code() if self._transport is not None else None
         return None if code == UNKNOWN_EXIT else code
 
     def lose(self, shell: int, supervisor: int, ticks: int) -> None:
-        """Give the stream up in the middle of a cell (see `Ladder.climb`), and end that where it still runs."""
-        if self._transport is not None and supervisor:
-            cell = f"finish {shell} {supervisor} {ticks}; kill -s KILL {shell}; " if shell else ""
-            with contextlib.suppress(SandboxError):  # then it runs on, and prints to nobody
-                self.control.call(f"{cell}kill -s KILL {supervisor}")
+        """Give the stream up in the middle of a cell (see `Ladder.climb`), and end what runs at its other end."""
+        if self._transport is not None:
+            self._end(f"finish {shell} {supervisor} {ticks}; kill -s KILL {shell}; " if shell else "")
         self.drop()
+
+    def _end(self, before: str = "", after: str = "") -> None:
+        pid = self.protocol.supervisor_pid
+        with contextlib.suppress(SandboxError):  # then it ends with the sandbox, and prints to nobody
+            self.control.call(f"{before}{f'end {pid}' if pid else ':'}{after}")
 
     def drop(self) -> None:
         """Give the stream up; `ensure` opens a new one."""
@@ -169,7 +179,9 @@ class ShellLink:
         return len(line)
 
     def orphaned(self) -> bool:
-        """Whether shell and supervisor are gone, although something that they have left keeps the stream open."""
+        """Whether shell and supervisor are gone, although something that they have left keeps a stream open."""
+        if self.protocol.halved:
+            return True
         tests = f"[ -d /proc/{self.protocol.supervisor_pid} ] || [ -d /proc/{self.shell_pid} ]"
         with contextlib.suppress(SandboxError):  # nobody can say
             return "gone" in self.control.call(f"{tests} || echo gone")
@@ -229,11 +241,7 @@ class ShellLink:
     def forget(self) -> None:
         """End the supervisor and remove what the shell has left for a successor: there will be none."""
         places = ("/dev/shm", "/tmp", "/var/tmp", "/run", '"$HOME"')  # noqa: S108 # inside; those of supervisor.sh
-        pid = self.protocol.supervisor_pid or ""
-        with contextlib.suppress(SandboxError):  # it goes with the sandbox
-            self.control.call(
-                f"kill -s KILL {pid}; rm -rf {' '.join(f'{place}/.sandbox-{self._name}' for place in places)}"
-            )
+        self._end(after=f"; rm -rf {' '.join(f'{place}/.sandbox-{self._name}' for place in places)}")
 
     # ---- between cells
 
@@ -297,7 +305,12 @@ class ShellLink:
             self.restart()
         elif isinstance(event, Exited):
             self.lost_between()
-            self.drop()
+            self._part()
+
+    def _part(self) -> None:
+        """Give the stream up without waiting for its other end: the watcher has more to do."""
+        threading.Thread(target=self._end, name="sandbox-control", daemon=True).start()
+        self.drop()
 
     def watch(self, on: bool) -> None:
         """Let the process's watcher read while no cell runs, or stop it."""
@@ -319,6 +332,6 @@ class ShellLink:
                 self.between(event)
         except ProtocolError as error:
             self.notes.append(f"{error}; {BETWEEN}{self.kept()}")
-            self.drop()
+            self._part()
         finally:
             self.io.release()

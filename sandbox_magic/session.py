@@ -336,8 +336,7 @@ class Session:
                     code = None
                     run.notes.append("the shell ran no commands any more, as after `set -n`, and was ended")
                 run.finish(code, ENDED + self._link.kept(), shell_ended=True)
-                if self._alone:  # a job's shell has no next cell
-                    self._link.restart()
+                self._link.succeed()
             case Exited() if run.begun:
                 self._stream_ended(run, self._link.exit_code())
             case Died() | Exited():
