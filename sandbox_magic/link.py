@@ -138,9 +138,12 @@ class ShellLink:
             self.restart()
 
     def exit_code(self) -> int | None:
-        """Return the supervisor's exit code, after `Exited`; `None` unless it has ended, and by itself."""
+        """Return the supervisor's exit code, after `Exited`; `None` unless a signal has ended it.
+
+        It ends by itself only when our end is lost. Docker says 126 then, although it still runs.
+        """
         code = self._transport.exit_code() if self._transport is not None else None
-        return None if code == UNKNOWN_EXIT else code
+        return code if code is not None and code > 128 and code != UNKNOWN_EXIT else None
 
     def lose(self, shell: int, supervisor: int, ticks: int) -> None:
         """Give the stream up in the middle of a cell (see `Ladder.climb`), and end what runs at its other end."""

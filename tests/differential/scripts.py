@@ -254,7 +254,10 @@ DUMP = (
     'pwd; umask; echo "$#:$*"; for n in aa bb cc; do eval "echo \\$n=\\${$n-none}"; done; command -v ff gg',
     "for n in a C e f u x; do case $- in *$n*) echo on $n;; esac; done; alias al; echo ${IFS-default}",
 )
-BASH_DUMP = "declare -p a m k ro 2>/dev/null; declare -f; trap -p USR1 ERR; shopt -p extglob nullglob; set -o | grep -v -e hist -e emacs"
+BASH_DUMP = (
+    "declare -p a m k ro 2>/dev/null; declare -f; trap -p USR1 ERR; shopt -p extglob nullglob",
+    "set -o | grep -v -e hist -e emacs",
+)
 
 
 class _Writer:
@@ -301,6 +304,6 @@ def script(seed: int, *, bash: bool) -> list[str]:
     first = "rm -rf /tmp/differential; mkdir -p /tmp/differential; cd /tmp/differential"
     if bash:
         first += "; shopt -s expand_aliases"
-    last = [*DUMP, BASH_DUMP] if bash else [*DUMP]
+    last = [*DUMP, *BASH_DUMP] if bash else [*DUMP]
     # An EXIT trap fires at the end of a script, but not of the last cell: so the last cell ends the shell.
     return [first, *cells, "\n".join([*last, f"exit {rng.randrange(4)}"])]
