@@ -184,6 +184,11 @@ class ShellProtocol:
         self._full = False
         self._quiet = False  # whether the last cell has left no job in the background, and us the shell's stdin
 
+    @property
+    def halved(self) -> bool:
+        """Whether one stream has ended and the other not: then nobody is there who holds both."""
+        return len(self._closed) == 1
+
     def boot(self) -> bytes:
         """Return the first bytes to send; `Ready` answers them."""
         return self._prefix + b"\n"
@@ -299,9 +304,9 @@ class ShellProtocol:
     def _end(self, stream: str) -> list[Event]:
         source = self._streams[stream]
         events: list[Event] = []
-        if source.buffer:
+        if source.buffer and not source.buffer.startswith(source.marker):  # what begins with it was to become a fence
             self._output(stream, bytes(source.buffer), events)
-            source.buffer.clear()
+        source.buffer.clear()
         self._closed.add(stream)
         if self._closed == set(STREAMS) and self.state is not State.CLOSED:
             self.state = State.CLOSED

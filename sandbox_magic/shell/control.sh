@@ -65,6 +65,14 @@ tree() {
   done
 }
 
+# end SUPERVISOR: SIGKILL to it and to all that descends from it. Nobody reads their streams any more: one that opens a
+# fifo then would wait for ever.
+end() {
+  shell=$1
+  tree
+  kill -s KILL $1 $found 2>/dev/null
+}
+
 # spare: take out of $found the `script` of a cell on a terminal (see terminal.py): at a signal it would kill what runs
 # on the terminal, sleep for 2 s, and hide the exit code. It ends with its child.
 spare() {
