@@ -272,25 +272,6 @@ def test_a_tunnel_carries_everything_both_ways(echo: int) -> None:
     assert (access.sent, access.received) == (len(BIG), len(BIG))
 
 
-@pytest.mark.attack("egress by name", "a request whose head never ends (slow loris)", bounded=True)
-def test_who_does_not_finish_a_request_is_hung_up_on(gate: Gate, web: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proxy, "_HEAD_SECONDS", 0.3)
-    ours, theirs = socket.socketpair()
-    thread = threading.Thread(target=serve, args=(theirs, gate), daemon=True)
-    thread.start()
-    answer = b""
-    with ours, contextlib.suppress(OSError):
-        ours.settimeout(0.1)
-        ours.sendall(f"GET http://a.example:{web}/ HTTP/1.1\r\n".encode())
-        while b"\r\n" not in answer:  # a byte now and then makes no difference
-            ours.sendall(b"X")
-            with contextlib.suppress(TimeoutError):
-                answer += ours.recv(1 << 16)
-    thread.join(20)
-    assert not thread.is_alive() and status(answer) == 408
-    assert "in time" in gate.log()[-1].reason
-
-
 def test_a_tunnel_that_one_side_has_left_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(proxy, "_LEFT_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
