@@ -3,7 +3,7 @@ r"""What of a terminal stream may reach a front end. No I/O.
 Kept: printable text, newline, carriage return, tab, backspace, and SGR (colours). Everything else is dropped: a sandbox
 must not set a window title, write to the clipboard, make the terminal type an answer, or hide what it did. Progress
 bars need erase-in-line, which web front ends lack, so it is written out as spaces (see `Line`). Characters that reorder
-text on the screen are shown as escapes, such as ``\u202e``.
+text on the screen, and those that carry text nobody sees (tags), are shown as escapes, such as ``\u202e``.
 
 Grammar, chosen so that the place where a chunk ends can never change the outcome:
 
@@ -24,11 +24,17 @@ _SHORT = 80  # blank cells that may be written again to avoid a backspace, which
 _BODY = r"[^\x07\n\r\x18\x1a\x1b\x80-\x9f]"
 _CSI = r"[0-?]{0,64}[ -/]{0,8}"
 _SGR = r"\[[0-9;:]{0,64}m"
-_DECEPTIVE_CLASS = r"\u202a-\u202e\u2066-\u2069\ud800-\udfff"  # bidi controls; lone surrogates cannot be encoded
+# Bidi controls; lone surrogates, which cannot be encoded; tags, in which a whole message can be hidden.
+_DECEPTIVE_CLASS = r"\u202a-\u202e\u2066-\u2069\ud800-\udfff\U000e0000-\U000e0fff"
+# In a name also what has no width or is blank, for two names must not look the same. Text has good reasons for these.
+_INVISIBLE_CLASS = (
+    r"\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028\u2029\u2060-\u206f\u3164\ufeff\uffa0"
+    r"\ufff9-\ufffb\U0001d173-\U0001d17a"
+)
 
 _PLAIN = re.compile(rf"[^\x00-\x07\x0b\x0c\x0e-\x1f\x7f-\x9f{_DECEPTIVE_CLASS}]*+")
 _DECEPTIVE = re.compile(f"[{_DECEPTIVE_CLASS}]")
-_UNSAFE_NAME = re.compile(rf"[\x00-\x1f\x7f-\x9f\u2028\u2029{_DECEPTIVE_CLASS}]")
+_UNSAFE_NAME = re.compile(rf"[\x00-\x1f\x7f-\x9f{_INVISIBLE_CLASS}{_DECEPTIVE_CLASS}]")
 
 # One character class first, the distinction by look-behind after it: so the search skips plain text at full speed.
 _DROPPED = re.compile(
@@ -58,7 +64,7 @@ def sanitize(text: str) -> str:
     r"""Return a name or a message as one line that shows what it contains.
 
     Nothing is dropped, unlike in a stream of output: two different names must not look the same. Controls, bidi
-    controls, newline and tab become escapes such as ``\x1b``, ``\u202e`` and ``\n``.
+    controls, newline, tab and all that cannot be seen become escapes such as ``\x1b``, ``\u202e`` and ``\n``.
     """
     return _UNSAFE_NAME.sub(_escape, text)
 

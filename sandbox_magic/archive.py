@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from sandbox_magic.errors import TransferError
 from sandbox_magic.landing import Landing, reporting
-from sandbox_magic.members import MAX_EXTENSION, Member, parse_member, parse_number, parse_part, shown
+from sandbox_magic.members import JOINERS, MAX_EXTENSION, Member, parse_member, parse_number, parse_part, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -331,8 +331,8 @@ class Unpacker:
         return parts
 
     def _claim(self, path: str, *, folder: bool, explicit: bool) -> None:
-        """Let each name be used once, as hosts see names that ignore case and the way accents are written."""
-        key = unicodedata.normalize("NFC", path.casefold())
+        """Let each name be used once, as hosts and people see names: without case, joiners and the way of accents."""
+        key = unicodedata.normalize("NFC", path.translate(JOINERS).casefold())
         known = self._seen.get(key)
         if known is None and len(self._seen) >= self._max_files:
             raise TransferError(

@@ -6,7 +6,7 @@ import contextlib
 import io
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 
 from sandbox_magic import terminal
@@ -139,7 +139,6 @@ def _nothing() -> None:
     """Answer with the end of the input."""
 
 
-@contextmanager
 def reading(  # what there is to know
     run: Run,
     machine: Machine,
@@ -150,16 +149,31 @@ def reading(  # what there is to know
     ask_secret: Ask | None,
     *,
     shell: str,
-) -> Iterator[None]:
+) -> AbstractContextManager[None]:
     """Give a run what it reads; with the name of a shell also a terminal, on which that shell is to run it.
 
     Raises:
         InvalidOptions: There is no terminal to be had.
     """
-    if not shell:
-        with _feeding(run, machine, control, stdin, ask, cell):
-            yield
-        return
+    if shell:
+        return _on_terminal(run, machine, control, cell, stdin, ask, ask_secret, shell=shell)
+    if stdin is None and ask is None:
+        return nullcontext()
+    return _feeding(run, machine, control, stdin, ask, cell)
+
+
+@contextmanager
+def _on_terminal(
+    run: Run,
+    machine: Machine,
+    control: ControlShell,
+    cell: Cell,
+    stdin: str | bytes | Source | None,
+    ask: Ask | None,
+    ask_secret: Ask | None,
+    *,
+    shell: str,
+) -> Iterator[None]:
     terminal.check(control.call(terminal.PROBE, timeout=10))
     asked = ask if stdin is None else None
     with Feed(machine, control) as feed:

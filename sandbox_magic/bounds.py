@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Mapping
 
 from sandbox_magic.engines.base import Machine
@@ -11,6 +12,9 @@ from sandbox_magic.result import Result
 from sandbox_magic.session import Session
 from sandbox_magic.spec import SandboxSpec, size_text
 
+# How shells say that they cannot fork: for engines that do not count.
+_NO_PROCESS = re.compile(rb"fork.*resource temporarily unavailable|cannot fork", re.IGNORECASE)
+_ANSWER_SECONDS = 5.0  # a fork bomb leaves little time to others
 _FULL, _TOO_LARGE = b"No space left on device", b"File too large"
 
 
@@ -47,37 +51,48 @@ class Bounds:
             facts["oom killed"] = counts["memory"] > 0
         return facts
 
-    def look(self, result: Result | None) -> list[str]:
-        """Say which limits were reached since the last look, with their values; nothing if the cell went well."""
+    def remarks(self) -> list[str]:
+        """Take what is to be said once."""
         notes, self._notes = self._notes, []
-        if result is None or result is self._seen or result.exit_code == 0:
-            return notes
+        return notes
+
+    def look(self, result: Result) -> tuple[str, ...]:
+        """Say which limits were reached since the last look, with their values; nothing if the cell went well."""
+        if result is self._seen or result.exit_code == 0:
+            return ()
         self._seen = result
-        return notes + self._news() + self._space(result)
+        return (*self._news(result), *self._space(result))
 
     def _reached(self) -> Mapping[str, int]:
         with contextlib.suppress(SandboxError):  # it has ended, or nothing in it answers: then that is what is said
-            return self._machine.reached(self._control.call)
+            return self._machine.reached(lambda text: self._control.call(text, timeout=_ANSWER_SECONDS))
         return {}
 
-    def _news(self) -> list[str]:
+    def _news(self, result: Result) -> list[str]:
         counts = self._reached()
         new = {name: count - self._counts.get(name, 0) for name, count in counts.items()}
         self._counts = counts or self._counts
         found = []
         if killed := new.get("memory", 0):
             found.append(f"the memory limit ({size_text(self._spec.memory_bytes)}) was reached: {killed} killed")
-        if new.get("processes", 0):
+        if new.get("processes", "processes" not in counts and _NO_PROCESS.search(result.stderr_bytes)):
             found.append(f"the limit of {self._spec.pids_most} processes was reached")
         return found
 
     def _space(self, result: Result) -> list[str]:
         if _TOO_LARGE in result.stderr_bytes and self._spec.limits.file_size is not None:
             return [f"the limit of a file's size ({size_text(self._spec.limits.file_size)}) was reached"]
-        if _FULL not in result.stderr_bytes:
-            return []
-        bounded = self._machine.in_memory
-        if not bounded:
+        folders = {folder.path: size_text(folder.size) for folder in (self._spec.shm, *self._machine.in_memory)}
+        full = self._full(list(folders))
+        said = _FULL in result.stderr_bytes
+        if said and not full and not self._machine.in_memory:
             return ["the engine's disk is full: this profile has no limit of its own"]
-        sizes = ", ".join(f"{folder.path} {size_text(folder.size)}" for folder in bounded)
-        return [f"a folder of the sandbox is full: {sizes}"]
+        sizes = ", ".join(f"{path} {size}" for path, size in folders.items() if path in full or (said and not full))
+        return [f"a folder of the sandbox is full: {sizes}"] if sizes else []
+
+    def _full(self, paths: list[str]) -> set[str]:
+        """Return those of the folders that have no room now: not every program says why it could not write."""
+        with contextlib.suppress(SandboxError):  # as in `_reached`
+            lines = [line.split() for line in self._control.call(f"df -P {' '.join(paths)}").splitlines()]
+            return {words[5] for words in lines if len(words) == 6 and words[3] == "0"}
+        return set()

@@ -18,6 +18,7 @@ while IFS= read -r line; do case $line in *:*) echo "interface: ${line%%:*}";; e
 # What gVisor says at /proc/version, whatever the host's kernel is; nothing without capabilities can say it instead.
 _GVISOR = "#1 SMP Sun Jan 10 15:06:54 PST 2016"
 _NAMES = {"Uid": "user id", "CapEff": "capabilities", "NoNewPrivs": "no new privileges", "Seccomp": "seccomp"}
+_NAMES["processes"] = "processes"
 
 
 def inside(control: ControlShell) -> dict[str, object]:
@@ -36,7 +37,7 @@ def inside(control: ControlShell) -> dict[str, object]:
             facts["kernel"] = f"{value.removeprefix('Linux version ').split(' ')[0]}{' (gVisor)' * (_GVISOR in value)}"
         elif key == "Uid":
             facts[_NAMES[key]] = value.split("\\t")[0].split()[0]
-        else:
-            facts[_NAMES.get(key, key)] = value
+        elif key in _NAMES:  # nothing else: what answers is inside, and could speak of limits
+            facts[_NAMES[key]] = value
     facts["network interfaces"] = ", ".join(interfaces) or "unknown"
     return facts

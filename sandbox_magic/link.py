@@ -36,7 +36,7 @@ _SOON_SECONDS = 0.05  # after a cell; see `ShellProtocol.send`
 _LATE_MAX = 1 << 20  # bytes of late output that are kept until somebody takes them
 
 ENDED = "the shell ended with this cell; the next cell gets a new one, with "
-CUT = "the connection to the shell was lost, and the cell stopped; the next cell gets a new shell, with "
+CUT = "the stream to the shell has ended, how far the cell came is not known; the next cell gets a new one, with "
 SANDBOX_ENDED = "the sandbox itself has ended during this cell; its files are lost"
 BETWEEN = "the shell had ended since the last cell; this is a new one, with "
 KEPT = "the same directory and exports (lost: variables, functions, jobs)"
@@ -78,7 +78,7 @@ class ShellLink:
         self._recovered = 0.0  # when the shell was last told to go on after a signal
         self._restoring = False
         self._watched = -1
-        self._restore = restore
+        self._restore, self._narrow = restore, narrow
         self._saved = False  # whether there is a checkpoint
         self._changed = False  # since then
         self._rested = 0.0  # when the last cell had ended
@@ -116,6 +116,8 @@ class ShellLink:
         try:
             self._greet(transport, protocol)
         except BaseException:
+            self.protocol = protocol
+            self._end()
             transport.close()
             raise
         self._transport, self.protocol = transport, protocol
@@ -143,28 +145,33 @@ class ShellLink:
         self._restoring = True
         self._transport.send(self.protocol.start())
 
+    def succeed(self) -> None:
+        """After the end of a shell, have the next one made ready; a job has no next cell."""
+        if not self._narrow:
+            self.restart()
+
     def exit_code(self) -> int | None:
-        """Return the supervisor's exit code, after `Exited`; `None` unless it has ended, and by itself."""
+        """Return the supervisor's exit code, after `Exited`; `None` unless a signal has ended it.
+
+        It ends by itself only when our end is lost. Docker says 126 then, although it still runs.
+        """
         code = self._transport.exit_code() if self._transport is not None else None
-        return None if code == UNKNOWN_EXIT else code
+        return code if code is not None and code > 128 and code != UNKNOWN_EXIT else None
 
     def cut_off(self) -> None:
-        """End what runs at the other end of a stream that was lost in the middle of a cell.
-
-        The supervisor first: it would remove what the next shell needs.
-        """
+        """End what runs at the other end of a stream that was lost in the middle of a cell."""
         self._orphaned = False
-        shell, supervisor = self.shell_pid, self.protocol.supervisor_pid
-        if not shell or not supervisor:
-            return
-        with contextlib.suppress(SandboxError):  # then it ends when it wants to read
-            tree = f"was=$narrow narrow=yes; finish {shell} 0 0; narrow=$was"
-            self.control.call(f"kill -s KILL {supervisor}; {tree}; kill -s KILL {shell}")
+        self._end()
 
     def abandon(self) -> None:
         """Give the stream up in the middle of a cell; what that has started is ended when there is a new one."""
         self._orphaned = True
         self.drop()
+
+    def _end(self, after: str = "") -> None:
+        pid = self.protocol.supervisor_pid
+        with contextlib.suppress(SandboxError):  # then it ends with the sandbox, and prints to nobody
+            self.control.call(f"{f'end {pid}' if pid else ':'}{after}")
 
     def drop(self) -> None:
         """Give the stream up; `ensure` opens a new one."""
@@ -194,7 +201,9 @@ class ShellLink:
         return len(line)
 
     def orphaned(self) -> bool:
-        """Whether shell and supervisor are gone, although something that they have left keeps the stream open."""
+        """Whether shell and supervisor are gone, although something that they have left keeps a stream open."""
+        if self.protocol.halved:
+            return True
         tests = f"[ -d /proc/{self.protocol.supervisor_pid} ] || [ -d /proc/{self.shell_pid} ]"
         with contextlib.suppress(SandboxError):  # nobody can say
             return "gone" in self.control.call(f"{tests} || echo gone")
@@ -262,11 +271,7 @@ class ShellLink:
     def forget(self) -> None:
         """End the supervisor and remove what the shell has left for a successor: there will be none."""
         places = ("/dev/shm", "/tmp", "/var/tmp", "/run", '"$HOME"')  # noqa: S108 # inside; those of supervisor.sh
-        pid = self.protocol.supervisor_pid or ""
-        with contextlib.suppress(SandboxError):  # it goes with the sandbox
-            self.control.call(
-                f"kill -s KILL {pid}; rm -rf {' '.join(f'{place}/.sandbox-{self._name}' for place in places)}"
-            )
+        self._end(f"; rm -rf {' '.join(f'{place}/.sandbox-{self._name}' for place in places)}")
 
     # ---- between cells
 
@@ -334,7 +339,12 @@ class ShellLink:
             self.restart()
         elif isinstance(event, Exited):
             self.lost_between()
-            self.drop()
+            self._part()
+
+    def _part(self) -> None:
+        """Give the stream up without waiting for its other end: the watcher has more to do."""
+        threading.Thread(target=self._end, name="sandbox-control", daemon=True).start()
+        self.drop()
 
     def watch(self, on: bool) -> None:
         """Let the process's watcher read while no cell runs, or stop it."""
@@ -366,6 +376,6 @@ class ShellLink:
                 self.between(event)
         except ProtocolError as error:
             self.notes.append(f"{error}; {BETWEEN}{self.kept()}")
-            self.drop()
+            self._part()
         finally:
             self.io.release()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _MAX_NAME = 255
 _MAX_PATH = 4096
 MAX_EXTENSION = {b"L": _MAX_PATH + 1, b"K": _MAX_PATH + 1, b"x": 1 << 16}
+JOINERS = {0x200C: None, 0x200D: None}  # cannot be seen, but many scripts and emoji are written with them
 _DEVICES = {"con", "prn", "aux", "nul", *(port + digit for port in ("com", "lpt") for digit in "123456789")}
 _KINDS = {
     b"1": "a hard link",
@@ -92,8 +93,8 @@ def parse_part(raw: bytes) -> str:
         reason = "it leads out of the target"
     elif len(raw) > _MAX_NAME:
         reason = f"it is longer than {_MAX_NAME} bytes"
-    elif sanitize(part) != part:
-        reason = "it holds control characters"
+    elif sanitize(seen := part.translate(JOINERS)) != seen:
+        reason = "it holds control characters, or some that cannot be seen"
     elif part.split(".")[0].rstrip().lower() in _DEVICES or "\\" in part:
         reason = "it means something else on Windows"
     if reason:

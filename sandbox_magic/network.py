@@ -97,8 +97,9 @@ class Network:
         """Allow names no more."""
         self.gate.deny(_names(names))
 
-    @contextlib.contextmanager
-    def during(self, machine: Machine, wish: Wish, ended: Callable[[], bool]) -> Iterator[Mapping[str, str]]:
+    def during(
+        self, machine: Machine, wish: Wish, ended: Callable[[], bool]
+    ) -> contextlib.AbstractContextManager[Mapping[str, str]]:
         """Allow what one run asks for, give what it must export, and take the permission back.
 
         Args:
@@ -106,6 +107,11 @@ class Network:
             wish: What it asks for.
             ended: Whether the machine has ended with it.
         """
+        usual = wish is False and not self._used and not self._untold
+        return contextlib.nullcontext({}) if usual else self._during(machine, wish, ended)
+
+    @contextlib.contextmanager
+    def _during(self, machine: Machine, wish: Wish, ended: Callable[[], bool]) -> Iterator[Mapping[str, str]]:
         extra = () if isinstance(wish, bool) else destinations(wish)
         switch = wish is True and not self.online
         if extra:

@@ -182,7 +182,12 @@ class ShellProtocol:
         self._lines: Lines | None = None
         self._initialized = False
         self._full = False
-        self._quiet = False  # whether the last cell has left no job in the background
+        self._quiet = False  # whether the last cell has left no job in the background, and us the shell's stdin
+
+    @property
+    def halved(self) -> bool:
+        """Whether one stream has ended and the other not: then nobody is there who holds both."""
+        return len(self._closed) == 1
 
     def boot(self) -> bytes:
         """Return the first bytes to send; `Ready` answers them."""
@@ -233,7 +238,7 @@ class ShellProtocol:
         lines = self._lines
         head = b"" if stdin is None else lines.input.replace(b"@INPUT@", octal(stdin))
         run = lines.run.replace(b"@TOKEN@", token).replace(b"@CODE@", b"%d" % status)
-        fenced = not (soon and self._quiet)
+        fenced = not (soon and self._quiet) or bool(source)  # whose other end must know when it was opened
         run = run.replace(b"@BEGIN@", lines.begin.replace(b"@TOKEN@", token) if fenced else b"")
         run = run.replace(b"@STDIN@", (source or "/dev/null").encode() if stdin is None else lines.stdin)
         self.state = State.SENT if fenced else State.RUNNING
@@ -299,9 +304,9 @@ class ShellProtocol:
     def _end(self, stream: str) -> list[Event]:
         source = self._streams[stream]
         events: list[Event] = []
-        if source.buffer:
+        if source.buffer and not source.buffer.startswith(source.marker):  # what begins with it was to become a fence
             self._output(stream, bytes(source.buffer), events)
-            source.buffer.clear()
+        source.buffer.clear()
         self._closed.add(stream)
         if self._closed == set(STREAMS) and self.state is not State.CLOSED:
             self.state = State.CLOSED
@@ -356,7 +361,7 @@ class ShellProtocol:
         code, *flags = self._ended[STDOUT]
         self.last_exit_code = _number(code)
         self._flags = flags[0].decode(errors="replace") if flags else ""
-        self._quiet = flags[2:] == [b"quiet"]
+        self._quiet = flags[2:] == [b"0quiet"]
         self.state = State.IDLE
         events.append(Finished(self.last_exit_code))
 

@@ -50,6 +50,7 @@ class Result:
         stopped_by: The step that stopped it (``"SIGINT"``, ``"SIGTERM"``, ``"SIGKILL"``, ``"new shell"``, ...); empty
             if it ended by itself.
         shell_ended: The shell itself ended in this run; the next run gets a new one.
+        limits: The limits that it ran into, each as a line with its value; they are among the notes, too.
         notes: One-line remarks for the user, such as what was lost.
     """
 
@@ -61,6 +62,7 @@ class Result:
     interrupted: bool = False
     stopped_by: str = ""
     shell_ended: bool = False
+    limits: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property

@@ -327,7 +327,10 @@ class Sandbox:
 
     def _add_notes(self) -> None:
         if self._bounds is not None:
-            self._notes += self._bounds.look(self.last)
+            self._notes += self._bounds.remarks()
+            if self.last is not None and (limits := self._bounds.look(self.last)):
+                self.last = replace(self.last, limits=limits)
+                self._notes += limits
         if self._notes and self.last is not None:
             self.last = replace(self.last, notes=(*self._notes, *self.last.notes))
             self._notes.clear()

@@ -342,8 +342,7 @@ class Session:
                 run.finish(code)
             case Died(code) if run.begun:
                 run.finish(run.true_code(code), ENDED + self._link.kept(), shell_ended=True)
-                if self._alone:  # a job's shell has no next cell
-                    self._link.restart()
+                self._link.succeed()
             case Exited() if run.begun:
                 self._stream_ended(run, self._link.exit_code())
             case Died() | Exited():

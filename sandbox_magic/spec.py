@@ -10,13 +10,11 @@ from typing import Any
 
 from sandbox_magic.destinations import Destination, destinations
 from sandbox_magic.errors import InvalidOptions
+from sandbox_magic.mounts import danger
 
 DEFAULT_IMAGE = "debian:stable-slim"
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-# Folders whose contents let a sandbox read secrets or act on the host. Everything below /proc, /sys and /dev too.
-_CLOSED_FOLDERS = ("/", "/etc", "/root", "/home", "/var", "/run", "/usr", "/boot", "/var/run", "/var/lib")
-_CLOSED_TREES = ("/proc", "/sys", "/dev", "/boot", "/run/docker", "/var/run/docker", "/var/lib/docker")
 
 
 def parse_size(text: str | int) -> int:
@@ -54,14 +52,29 @@ class Mount:
     writable: bool = False
 
     def __post_init__(self) -> None:
-        source = Path(self.source).expanduser()
-        if not source.exists():
-            raise InvalidOptions(f"mount: {self.source} does not exist on this machine")
-        path = str(source.resolve())
+        try:
+            path = str(Path(self.source).expanduser().resolve(strict=True))
+        except (OSError, RuntimeError) as error:  # a loop of links, or a user without a home, is a RuntimeError
+            reason = getattr(error, "strerror", None) or error
+            raise InvalidOptions(f"mount: {self.source} cannot be found on this machine: {reason}") from None
         object.__setattr__(self, "source", path)
         if not PurePosixPath(self.target).is_absolute() or ".." in PurePosixPath(self.target).parts:
             raise InvalidOptions(f"mount: the target {self.target!r} must be an absolute path inside the sandbox")
-        if reason := _danger(Path(path)):
+        self.check()
+
+    def check(self, sockets: tuple[str, ...] = ()) -> None:
+        """Refuse a source that would open the wall; again before each start: others may have changed what it is.
+
+        Args:
+            sockets: Sockets of engines, beside those that are known.
+
+        Raises:
+            InvalidOptions: With the reason.
+        """
+        path = Path(self.source)
+        if path.resolve() != path or not path.exists():
+            raise InvalidOptions(f"mount: {path} is not what it was when it was named: it is gone, or a link by now")
+        if reason := danger(path, sockets):
             raise InvalidOptions(
                 f"mount: {path} is refused: {reason}. Copy what you need with put, or name a subfolder."
             )
@@ -74,18 +87,6 @@ class Mount:
         if len(parts) != 2 or mode not in ("ro", "rw"):
             raise InvalidOptions(f"mount {text!r}: write SRC:DST, or SRC:DST:rw to let the sandbox change it")
         return cls(parts[0], parts[1], mode == "rw")
-
-
-def _danger(path: Path) -> str:
-    """Return why this host path may not be shown inside; empty if it may."""
-    text = str(path)
-    if text in _CLOSED_FOLDERS or path == Path.home().resolve():
-        return "the whole folder holds secrets or programs of the host"
-    if any(text == tree or text.startswith(tree + "/") for tree in _CLOSED_TREES):
-        return "it lets a sandbox act on the host"
-    if path.is_socket() or text.endswith(("docker.sock", "podman.sock", "containerd.sock")):
-        return "a socket of an engine gives away the host"
-    return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +234,13 @@ class SandboxSpec:
         if not PurePosixPath(self.cwd).is_absolute():
             raise InvalidOptions(f"cwd: {self.cwd!r} must be an absolute path inside the sandbox")
         check_env(dict(self.env))
+        self.check_mounts()
+
+    def check_mounts(self) -> None:
+        """Refuse mounts that would open the wall, as things are now."""
+        host = self.docker_host or ""
+        for mount in self.mounts:
+            mount.check((host.removeprefix("unix://"),) if host.startswith("unix://") else ())
 
     @property
     def limits(self) -> Profile:

@@ -170,6 +170,7 @@ class Engine(abc.ABC):
         Raises:
             InvalidOptions: With the field, and who can.
         """
+        spec.check_mounts()  # also when a sandbox is started anew, long after it was described
         for capability, asked, what in (
             (IMAGES, spec.image is not None, f"image {spec.image!r}: there are no images"),
             (NETWORK_SWITCH, spec.online, "network: its sandboxes have none"),

@@ -88,7 +88,8 @@ def _walls(spec: SandboxSpec, calls: str | None) -> dict[str, Any]:
                 "Source": mount.source,
                 "Target": mount.target,
                 "ReadOnly": not mount.writable,
-                "BindOptions": {"Propagation": "rprivate"},
+                # What is mounted below a read-only source would be writable, so it is left out.
+                "BindOptions": {"Propagation": "rprivate", "NonRecursive": not mount.writable},
             }
             for mount in spec.mounts
         ],

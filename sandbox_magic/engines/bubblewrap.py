@@ -209,7 +209,7 @@ class BubblewrapEngine(Engine):
     """The embedded engine."""
 
     name = "bubblewrap"
-    difference = "the programs are this machine's; there are no images, no network and no root"
+    difference = "the programs are this machine's; there are no images, no network but by name, and no root"
 
     def __init__(self, _docker_host: str | None = None) -> None:
         self._candidate: bwrap.Candidate | None = None

@@ -70,7 +70,9 @@ class Leaf:
 
     def holds(self, process: int) -> bool:
         """Whether a process is in the group: told by the kernel, not by what was written."""
-        return all(str(process) in _read(folder / "cgroup.procs").split() for folder in self.folders)
+        name = "/".join(self.folders[0].parts[-2:])
+        found = [line for line in _read(Path(f"/proc/{process}/cgroup")).splitlines() if line.endswith(f"/{name}")]
+        return len(found) >= len(self.folders)
 
     def reached(self) -> dict[str, int]:
         """Return how many processes the limit of memory has cost, and how many could not be made."""

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sandbox_magic.engines import limits, pull, sdk, seccomp
+from sandbox_magic.engines.about import About
 from sandbox_magic.engines.base import (
     IMAGES,
     LABEL,
@@ -35,7 +36,7 @@ from sandbox_magic.engines.body import BRIDGE, container_body, open_folder, proc
 from sandbox_magic.engines.endpoints import Connection, docker_places, first
 from sandbox_magic.engines.holes import components
 from sandbox_magic.engines.keeper import KEEPER_USER
-from sandbox_magic.errors import EngineError, EngineUnavailable, ImageNotFound, InvalidOptions, LimitNotEnforced
+from sandbox_magic.errors import EngineError, EngineUnavailable, ImageNotFound, LimitNotEnforced
 from sandbox_magic.spec import DEFAULT_IMAGE, SandboxSpec
 from sandbox_magic.transport import MultiplexedSocket, close_in_child, close_socket, watcher
 
@@ -65,8 +66,8 @@ class DockerMachine(Machine):
         self._keeper = keeper
         self._user = spec.user or spec.limits.user or ""
         self._cwd = spec.cwd
-        self._runtime = engine.runtime_of(spec)
-        self._gvisor = engine.gvisor(spec)
+        self._gvisor = engine.about.gvisor(spec)
+        self._drops = engine.about.drops_limits(engine.about.asked(spec) or engine.about.default)
         self._wish = engine.wish(spec)
         self.in_memory = spec.folders if spec.limits.read_only else ()
         self._table = spec.limits.capabilities is not None and engine.table() is not None
@@ -116,26 +117,24 @@ class DockerMachine(Machine):
     def describe(self) -> dict[str, object]:
         facts = sdk.call(self._api.inspect_container, self.id)
         host = facts["HostConfig"]
-        runtime = self._engine.named(host.get("Runtime", ""))
         return {
             "engine": self._engine.name,
             "container": self.id[:12],
             "image": facts["Config"]["Image"],
             "image id": facts["Image"].removeprefix("sha256:")[:12],
-            "runtime": runtime,
+            "runtime": self._engine.about.named(host.get("Runtime", "")),
             "online": bool(facts["NetworkSettings"]["Networks"]),
             "memory limit": host["Memory"],
             "pids limit": host["PidsLimit"],
             "cpus limit": host["NanoCpus"] / 1e9,
-            "limits by": "nothing: the runtime drops them" if self._engine.drops_limits(runtime) else "the engine",
+            "limits by": "nothing: the runtime drops them" if self._drops else "the engine",
             "oom killed": facts["State"]["OOMKilled"],
             "seccomp profile": "ours" if self._table else "the engine's own",
         } | ({"not limited": self._unlimited} if self._unlimited else {})
 
     def unenforced(self, ask: Callable[[str], str]) -> tuple[str, ...]:
         if self._gvisor:  # its kernel shows control groups of its own, and bounds each process by itself
-            drops = self._engine.drops_limits(self._runtime)
-            return ("memory, processes, processors (the runtime drops them)",) if drops else ()
+            return ("memory, processes, processors (the runtime drops them)",) if self._drops else ()
         return limits.broken(self._wish, limits.told(ask(limits.SCRIPT)))
 
     def reached(self, ask: Callable[[str], str]) -> Mapping[str, int]:
@@ -208,12 +207,8 @@ class DockerEngine(Engine):
         self._docker_host = docker_host
         self._connection: Connection | None = None
         self._connecting = threading.Lock()
-        self._cpus = 1.0
-        self._shares_processors = True
-        self._runtimes: dict[str, Any] = {}
-        self._runtime = ""
-        self._architecture = ""
         self._unsure: dict[str, int] = {}  # starts that may have left a container; how often to look for it
+        self.about = About()
         self.endpoint = ""
 
     def connect(self) -> None:
@@ -226,13 +221,7 @@ class DockerEngine(Engine):
                 self._connection = None
             if self._connection is None:
                 connection = self._find()
-                info = sdk.call(connection.client.info)
-                _refuse_unlimited(info)
-                self._cpus = float(info.get("NCPU", 1))
-                self._shares_processors = bool(info.get("CpuCfsQuota", True))
-                self._runtime = info.get("DefaultRuntime", "")
-                self._architecture = info.get("Architecture", "")
-                self._runtimes = (info.get("Runtimes") or {}) if RUNTIMES in self.capabilities else {}
+                self.about = About.read(sdk.call(connection.client.info), choice=RUNTIMES in self.capabilities)
                 self.endpoint = f"{connection.endpoint.url} ({connection.endpoint.origin})"
                 self._connection = connection
             return self._connection.client
@@ -254,12 +243,12 @@ class DockerEngine(Engine):
         body = container_body(
             spec,
             labels=labels,
-            cpus=self._cpus,
+            cpus=self.about.cpus,
             lease=self.lease(spec),
-            runtime=self.runtime(spec),
+            runtime=self.about.asked(spec),
             calls=self.table(),
         )
-        if not self._shares_processors:  # the engine would refuse the whole request
+        if not self.about.shares_processors:  # the engine would refuse the whole request
             if not spec.allow_degraded:
                 raise LimitNotEnforced(self.name, ("processors (this engine says that it cannot)",))
             body["host_config"]["nano_cpus"] = 0
@@ -267,46 +256,15 @@ class DockerEngine(Engine):
 
     def table(self) -> str | None:
         """Return our table of system calls as this engine wants to be told of it; `None` if it cannot be told."""
-        return seccomp.text() if seccomp.known(self._architecture) else None
-
-    def runtime(self, spec: SandboxSpec) -> str | None:
-        """Return the runtime for this wish; `None` is the engine's own choice.
-
-        Raises:
-            InvalidOptions: The engine has no runtime of the name that was asked for.
-        """
-        if spec.runtime is not None and spec.runtime not in self._runtimes:
-            known = ", ".join(sorted(self._runtimes))
-            raise InvalidOptions(f"runtime {spec.runtime!r} is not registered with this engine, which has: {known}")
-        wanted = spec.limits.runtime
-        if spec.runtime is None and wanted in self._runtimes and not self.drops_limits(wanted):
-            return wanted
-        return spec.runtime
-
-    def named(self, runtime: str) -> str:
-        """Return the name of a runtime that an inspection tells; Podman says only that it is one."""
-        return runtime if runtime in self._runtimes else self._runtime
-
-    def drops_limits(self, runtime: str) -> bool:
-        """Whether a runtime was registered so that it ignores the limits of memory, processes and processors."""
-        return "--ignore-cgroups" in (self._runtimes.get(runtime, {}).get("runtimeArgs") or ())
+        return seccomp.text() if seccomp.known(self.about.architecture) else None
 
     def abilities(self, spec: SandboxSpec) -> frozenset[str]:
         """Return what a sandbox of this wish can do: gVisor looks at its networks once, when it starts."""
-        return self.capabilities - {NETWORK_SWITCH} if self.gvisor(spec) else self.capabilities
-
-    def runtime_of(self, spec: SandboxSpec) -> str:
-        """Return the name of the runtime that a sandbox of this wish has."""
-        return self.runtime(spec) or self._runtime
-
-    def gvisor(self, spec: SandboxSpec) -> bool:
-        """Whether such a sandbox has a kernel of its own."""
-        runtime = self.runtime_of(spec)
-        return "runsc" in f"{runtime} {self._runtimes.get(runtime, {}).get('path', '')}"
+        return self.capabilities - {NETWORK_SWITCH} if self.about.gvisor(spec) else self.capabilities
 
     def wish(self, spec: SandboxSpec) -> limits.Wish:
         """Return the limits that a sandbox of this wish shall have."""
-        return limits.Wish.of(spec, processors(spec, self._cpus))
+        return limits.Wish.of(spec, processors(spec, self.about.cpus))
 
     def probe(self) -> Probe:
         try:
@@ -319,7 +277,7 @@ class DockerEngine(Engine):
             True,
             self.endpoint,
             version.get("Version", ""),
-            runtimes=tuple(sorted({*self._runtimes, self._runtime}, key=lambda name: (name != self._runtime, name))),
+            runtimes=self.about.names(),
             components=components(version.get("Components") or ()),
         )
 
@@ -409,13 +367,3 @@ def _attach(api: Any, ident: str) -> Any:
     keeper = sdk.call(api.attach_socket, ident, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
     close_in_child(sdk.keep_alive(sdk.raw(keeper)))
     return keeper
-
-
-def _refuse_unlimited(info: Mapping[str, Any]) -> None:
-    """Raise `EngineUnavailable` if the engine would drop the limits of a sandbox without a word."""
-    rootless = info.get("Rootless") or "name=rootless" in (info.get("SecurityOptions") or ())  # Podman, Docker
-    if rootless and str(info.get("CgroupVersion")) == "1":
-        raise EngineUnavailable(
-            "a rootless engine on cgroup version 1 enforces no limits on memory, processes and processors: use it on a "
-            "machine with cgroup version 2, or as root"
-        )

@@ -39,7 +39,7 @@ class PodmanEngine(DockerEngine):
     def table(self) -> str | None:
         """Return a path, which the service opens: it must see our files."""
         sees = platform.system() == "Linux" and self._connection is not None and not self._connection.endpoint.remote
-        return str(seccomp.PROFILE) if sees and seccomp.known(self._architecture) else None
+        return str(seccomp.PROFILE) if sees and seccomp.known(self.about.architecture) else None
 
     def wish(self, spec: SandboxSpec) -> limits.Wish:
         asked = super().wish(spec)

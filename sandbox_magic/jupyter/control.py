@@ -245,8 +245,8 @@ VERBS: Mapping[str, Verb] = {
     "put": Verb("put SRC [DST] [-n NAME]", "copy a host file or folder into it", Control.put),
     "get": Verb("get SRC [DST] [-n NAME]", "copy a file or folder out of it", Control.get),
     "network": Verb(
-        "network on|off|allow NAMES|deny NAMES|log [-n NAME]",
-        "online or offline, or by name, until told otherwise; what it wanted to reach",
+        "network on|off|log|allow|deny [NAMES] [-n NAME]",
+        "online, offline or by name until told otherwise; log: what it asked for",
         Control.network,
     ),
     "jobs": Verb("jobs [stop JOB] [-n NAME]", "list the background cells (--bg), or stop one", Control.jobs),

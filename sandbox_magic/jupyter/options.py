@@ -57,6 +57,8 @@ class CellOptions:
     mounts: tuple[Mount, ...] = ()
     user: str | None = None
     allow_degraded: bool | None = None
+    shell: str | None = None
+    restore: bool | None = None
     network: bool | tuple[Destination, ...] = False
     env: tuple[tuple[str, str | None], ...] = ()
     cwd: str | None = None
@@ -76,8 +78,8 @@ class CellOptions:
 
     def wish(self) -> dict[str, object]:
         """Return the asked-for fields of `SandboxSpec`: they count when the sandbox starts."""
-        fields = ("image", "engine", "runtime", "profile", "memory", "cpus", "mounts", "user", "allow_degraded")
-        return {field: value for field in fields if (value := getattr(self, field)) not in (None, ())}
+        names = {option.field for option in OPTIONS if option.group == _SHAPE} - {"name"}
+        return {field: value for field in sorted(names) if (value := getattr(self, field)) not in (None, ())}
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +168,8 @@ OPTIONS = (
         dest="mounts",
     ),
     Option(_SHAPE, ("--user",), "USER", "The user inside, a name or a number."),
+    Option(_SHAPE, ("--shell",), "SHELL", "Its shell, such as zsh; bash where there is one, else sh."),
+    Option(_SHAPE, ("--no-restore",), "", "A new shell gets directory and exports only.", dest="restore", switch=False),
     Option(_SHAPE, ("--allow-degraded",), "", "Start it also if a limit does not hold; %sandboxctl status says which."),
     Option(
         _RUN, ("--network",), "NAMES", "Be online for this cell; or reach only these names.", destinations, maybe=True
@@ -183,15 +187,11 @@ OPTIONS = (
     Option(_RUN, ("--timeout",), "SECONDS", "Stop it after this time; none lifts the limit of the settings.", _seconds),
     Option(_RUN, ("-i", "--interactive"), "", "Ask here whenever the cell waits for a line of input; ^D ends it."),
     Option(
-        _RUN,
-        ("-t", "--tty"),
-        "",
+        _RUN, ("-t", "--tty"), "",
         "Run it on a terminal, in a child of the shell: directory and exports are kept, other variables are not.",
     ),
     Option(
-        _RUN,
-        ("--bg",),
-        "",
+        _RUN, ("--bg",), "",
         "Go on at once; the cell runs beside the shell, in one that begins with its state. --out, --err and --result "
         "are set when it ends.",
         dest="background",

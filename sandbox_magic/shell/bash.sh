@@ -55,15 +55,17 @@ exec >@FD@/1 2>@FD@/4;
 #: input
 { \builtin printf %b '@INPUT@' >|@FD@/8 || __='125 \builtin echo "sandbox: no room for the stdin of the cell" >&2'; } >/dev/null 2>&1
 
-# Begin fences, which a cell has that does not come right after one that has left no jobs (see ShellProtocol.send).
+# Begin fences, which a cell has that does not come right after one that has left no jobs (see ShellProtocol.send). They
+# also say that its stdin is open.
 #: begin
 \builtin printf '\036@PREFIX@@TOKEN@ begin\n'>@FD@/1;\builtin printf '\036@PREFIX@@TOKEN@ begin\n'>@FD@/4;
 
-# The cell and its end fences. Then, while its outcome travels, what a new shell would need: the last process id (the
-# cell's processes have later ones) and the exports; ERR and DEBUG traps are lifted and kept; and the builtins that the
-# next cell needs. The first failure is for `report`. (A function named `builtin` is found by the $__ that stays: see `last`.)
+# The cell and its end fences, which also say whether stdin is still a pipe of lines (a cell may have closed it), and $!.
+# Then, while its outcome travels, what a new shell would need: the last process id (the cell's processes have later
+# ones) and the exports; ERR and DEBUG traps are lifted and kept; and the builtins that the next cell needs. The first
+# failure is for `report`. (A function named `builtin` is found by the $__ that stays: see `last`.)
 #: run
-__='@CODE@ @TEXT@';@BEGIN@\. @FD@/5<@STDIN@;{ __="$? $- @TOKEN@";\builtin printf '\036@PREFIX@@TOKEN@ end %s\n' "$__ ${!-quiet}">@FD@/1&&\builtin printf '\036@PREFIX@@TOKEN@ end\n'>@FD@/4&&\builtin read -r __</proc/loadavg&&{ \builtin printf ': %s\n' "$__";\builtin export -p;\builtin printf '__=restored\n';}>|@FD@/7&&\builtin trap -p ERR DEBUG>@FD@/9&&\builtin trap - ERR DEBUG&&\builtin enable . eval kill return set||\. @FD@/3||\kill -SYS $$;\builtin printf -v __ %s '';\builtin set +axvH;PS0= PS1= PS2= PROMPT_COMMAND=;} &>/dev/null||:
+__='@CODE@ @TEXT@';{ @BEGIN@\. @FD@/5;}<@STDIN@;{ __="$? $- @TOKEN@";[[ -p /dev/fd/0 ]];\builtin printf '\036@PREFIX@@TOKEN@ end %s\n' "$__ $?${!-quiet}">@FD@/1&&\builtin printf '\036@PREFIX@@TOKEN@ end\n'>@FD@/4&&\builtin read -r __</proc/loadavg&&{ \builtin printf ': %s\n' "$__";\builtin export -p;\builtin printf '__=restored\n';}>|@FD@/7&&\builtin trap -p ERR DEBUG>@FD@/9&&\builtin trap - ERR DEBUG&&\builtin enable . eval kill return set||\. @FD@/3||\kill -SYS $$;\builtin printf -v __ %s '';\builtin set +axvH;PS0= PS1= PS2= PROMPT_COMMAND=;} &>/dev/null||:
 
 # The next line, also after an error that took the shell out of the line above.
 #: again

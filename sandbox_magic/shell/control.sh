@@ -12,16 +12,18 @@ stat() {
 }
 
 # cell SHELL SUPERVISOR TICKS: the processes that the cell in SHELL has started -> $found
-# A process is the cell's if it is newer than the cell (by start time; within the same 20 ms by its number, against the
-# last number before the cell, which the shell leaves in fd 7 of SUPERVISOR) and does not descend from an older
-# process, such as a background job of an earlier cell. TICKS: how long the cell has been running, in 10 ms.
+# A process is the cell's if it is newer than the cell (by start time; within the last second before it by its number,
+# against the last number before the cell, which the shell leaves in fd 7 of SUPERVISOR) and does not descend from an
+# older process, such as a background job of an earlier cell. TICKS: how long the cell has been running, in 10 ms; on a
+# busy machine we hear of it late, and the cell seems to have begun later than its first processes.
 cell() {
   shell=$1 mark=0
   [ -z "$narrow" ] || { tree; return; }
   IFS=' .' read -r seconds hundredths rest </proc/uptime
   begun=$((seconds * 100 + ${hundredths#0} - $3))
   read -r line 2>/dev/null <"/proc/$2/fd/7" && mark=${line##*[ /]}
-  case $mark in ''|*[!0-9]*) mark=0 ;; esac
+  early=100
+  case $mark in ''|*[!0-9]*|0) mark=0 early=2 ;; esac
   foreign=' 0 ' young=
   for file in /proc/[0-9]*/stat; do
     stat "$file" || continue
@@ -29,7 +31,7 @@ cell() {
     line=
     [ "$parent" != 1 ] || IFS= read -r line 2>/dev/null <"/proc/$pid/cmdline"
     case $line in *sandbox-keeper*) foreign="$foreign$pid "; continue ;; esac  # starts other sessions and transfers
-    if [ "$start" -gt $((begun + 2)) ] || { [ "$start" -ge $((begun - 2)) ] && [ "$pid" -gt "$mark" ]; }
+    if [ "$start" -gt $((begun + 2)) ] || { [ "$start" -ge $((begun - early)) ] && [ "$pid" -gt "$mark" ]; }
     then young="$young $pid:$parent"
     else foreign="$foreign$pid "; fi
   done
@@ -61,6 +63,14 @@ tree() {
       found="$found$pid " grown=yes
     done
   done
+}
+
+# end SUPERVISOR: SIGKILL to it and to all that descends from it. Nobody reads their streams any more: one that opens a
+# fifo then would wait for ever.
+end() {
+  shell=$1
+  tree
+  kill -s KILL $1 $found 2>/dev/null
 }
 
 # spare: take out of $found the `script` of a cell on a terminal (see terminal.py): at a signal it would kill what runs

@@ -46,21 +46,18 @@ filled() {                          # print $1 with the placeholders filled in
 
 dir=
 for place in /dev/shm /tmp /var/tmp /run "$HOME" "$PWD"; do
-  dir=$place/.sandbox-$name
+  dir=$place/.sandbox-$name own=$place/.sandbox-$name/$$.  # there may be another supervisor of this name, not yet ended
   # `command`: where a redirection of `:` fails, dash would end.
-  mkdir -p -m 700 "$dir" && command : >>"$dir/state" && command : >"$dir/in" && command : >"$dir/trap" &&
-    filled "$report" >"$dir/report" && filled "$eval" >"$dir/eval" && filled "$code" >"$dir/code" && break
+  mkdir -p -m 700 "$dir" && command : >>"$dir/state" && command : >"${own}in" && command : >"${own}trap" &&
+    filled "$report" >"${own}report" && filled "$eval" >"${own}eval" && filled "$code" >"${own}code" && break
   dir=
 done
 [ -n "$dir" ] || { printf '\036%s nowhere\n' "$token"; exit 1; }
-exec 3<"$dir/report" 5<"$dir/eval" 6<"$dir/code" 7<"$dir/state" 8<"$dir/in" 9<"$dir/trap"
-(cd "$dir" && rm -f report eval code in trap) &        # the state stays: it outlives this process too
+exec 3<"${own}report" 5<"${own}eval" 6<"${own}code" 7<"$dir/state" 8<"${own}in" 9<"${own}trap"
+rm -f "$own"* &                     # the state stays: it outlives this process too
 
-lost() {                            # our end of the streams is closed: whatever this says is not the shell's exit code
-  rm -rf "$dir"
-  exit 159
-}
-trap lost PIPE
+trap 'exit 159' PIPE                # nobody reads any more: whatever this says is not the shell's exit code. The folder
+                                    # stays: the next supervisor of this name may already stand in it.
 
 here=$PWD                           # this process stands in the folder, so that the shell finds its checkpoint
 cd "$dir" || exit
@@ -73,7 +70,7 @@ while :; do
   printf '\036%s dead %s\n' "$token" "$code"
   printf '\036%s dead\n' "$token" >&4
   while :; do                       # drop what was meant for the dead shell
-    IFS= read -r line || lost
+    IFS= read -r line || exit 159
     [ "$line" = "start $token" ] && break
   done
 done

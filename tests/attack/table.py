@@ -34,7 +34,7 @@ def describe(item: pytest.Item, report: pytest.TestReport, *, breached: bool) ->
 
 
 def _place(item: pytest.Item) -> str:
-    words = re.split(r"[^a-z]+", item.nodeid.partition("[")[2])
+    words = re.split(r"[-\]]", item.nodeid.partition("[")[2])
     engine = next((word for word in words if word in _ENGINES), None)
     profile = next((word for word in words if word in _PROFILES), "standard")
     return f"{engine} {profile}" if engine else OURS

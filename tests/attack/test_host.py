@@ -22,9 +22,11 @@ MOUNTS = [
     Try("mounts", "mount a proc", call("mount", '"x"', '"/tmp"', '"proc"', 0, 0)),
     Try("mounts", "mount a tmpfs", call("mount", '"x"', '"/tmp"', '"tmpfs"', 0, 0)),
     Try("mounts", "mount a sysfs", call("mount", '"x"', '"/tmp"', '"sysfs"', 0, 0)),
-    Try("mounts", "mount the control groups (CDK mount-cgroup)", call("mount", '"x"', '"/tmp"', '"cgroup"', 0, '"rdma"')),
+    Try("mounts", "mount the control groups (CDK mount-cgroup)",
+        call("mount", '"x"', '"/tmp"', '"cgroup"', 0, '"rdma"')),
     Try("mounts", "mount the host's disk (CDK mount-disk)",
-        f"mknod /tmp/disk b {os.major(DISK)} {os.minor(DISK)}; " + call("mount", '"/tmp/disk"', '"/tmp"', '"ext4"', 0, 0)),
+        f"mknod /tmp/disk b {os.major(DISK)} {os.minor(DISK)}; " +
+        call("mount", '"/tmp/disk"', '"/tmp"', '"ext4"', 0, 0)),
     Try("mounts", "mount debugfs", call("mount", '"x"', '"/tmp"', '"debugfs"', 0, 0)),
     Try("mounts", "mount binfmt_misc", call("mount", '"x"', '"/tmp"', '"binfmt_misc"', 0, 0)),
     Try("mounts", "mount an overlay", call("mount", '"x"', '"/tmp"', '"overlay"', 0, '"lowerdir=/usr:/etc"')),
@@ -96,7 +98,8 @@ DEVICES = [
                    "mapper/control", "vhost-net", "vhost-vsock", "vsock", "uinput", "input/event0", "dri/card0",
                    "cpu/0/msr", "raw/rawctl", "btrfs-control", "userfaultfd", "autofs")),
     Try("devices", "open a block device of the host",
-        "for name in $(sed -n 's/.* //p' /proc/partitions); do head -c 1 /dev/$name && exit; done; echo No such >&2; false",
+        "for name in $(sed -n 's/.* //p' /proc/partitions); do head -c 1 /dev/$name && exit; done; "
+        "echo No such >&2; false",
         ABSENT),
     Try("devices", "allow all devices (CDK rewrite-cgroup-devices)",
         "cd /sys/fs/cgroup/devices && echo a >devices.allow", f"{DENIED}|{ABSENT}"),

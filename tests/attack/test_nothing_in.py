@@ -119,18 +119,22 @@ INTERNET = (
     *(Try("network", f"connect to {what}", perl(INTERNET.format(port, address)), OFFLINE, without=ONLINE)
       for what, port, address in (
           ("the internet", 443, "1.1.1.1"), ("a name server", 53, "8.8.8.8"),
-          ("the cloud's metadata", 80, "169.254.169.254"), ("the cloud's metadata, by another address", 80, "169.254.170.2"),
+          ("the cloud's metadata", 80, "169.254.169.254"),
+          ("the cloud's metadata, by another address", 80, "169.254.170.2"),
           ("the engine's gateway", 80, "172.17.0.1"), ("a private network", 80, "10.0.0.1"),
           ("a home network", 80, "192.168.1.1"))),
     Try("network", "connect by IPv6", perl(
         'socket(S, AF_INET6, SOCK_STREAM, 0) or die $!; alarm 5; connect(S, pack_sockaddr_in6(443, '
         'Socket::inet_pton(AF_INET6, "2606:4700:4700::1111"))) or die $!'), f"{OFFLINE}|not supported", without=ONLINE),
     Try("network", "send a question to a name server", perl(
-        'socket(S, AF_INET, SOCK_DGRAM, 0) or die $!; send(S, "x", 0, pack_sockaddr_in(53, inet_aton("8.8.8.8"))) or die $!'),
+        'socket(S, AF_INET, SOCK_DGRAM, 0) or die $!; '
+        'send(S, "x", 0, pack_sockaddr_in(53, inet_aton("8.8.8.8"))) or die $!'),
         OFFLINE, without=ONLINE),
-    Try("network", "look up a name", "getent hosts example.com || { echo no resolution >&2; false; }", OFFLINE, without=ONLINE),
+    Try("network", "look up a name", "getent hosts example.com || { echo no resolution >&2; false; }", OFFLINE,
+        without=ONLINE),
     Try("network", "find an interface beside lo",
-        "grep -v '^ *lo:' /proc/net/dev | grep -q : || { echo unreachable >&2; false; }", OFFLINE, without=ONLINE),
+        "grep -v '^ *lo:' /proc/net/dev | grep -q : || { echo unreachable >&2; false; }", OFFLINE,
+        without=ONLINE),
     Try("network", "a raw socket", perl("socket(S, AF_INET, SOCK_RAW, 1) or die $!")),
     Try("network", "a packet socket", perl("socket(S, 17, SOCK_RAW, 768) or die $!"), f"{DENIED}|not supported"),
     Try("network", "a socket to the host of a virtual machine", perl("socket(S, 40, SOCK_STREAM, 0) or die $!; "

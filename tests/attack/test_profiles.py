@@ -105,11 +105,15 @@ def test_masked_and_read_only(known: tuple[Sandbox, Expected]) -> None:
     if box.spec.engine != "bubblewrap":  # nothing there is another's: a user without rights, in namespaces of its own
         assert box.run(read).stdout == "0\n"
     assert box.run("ls -A /sys/firmware /proc/acpi 2>/dev/null | grep -v :").stdout.split() == []
-    write = (
-        "for f in /proc/sys/kernel/core_pattern /proc/sysrq-trigger /proc/irq/0/smp_affinity /sys/kernel/uevent_helper"
-    )
-    for file in ("memory.limit_in_bytes", "cgroup.procs", "notify_on_release"):
-        write += f" /sys/fs/cgroup/memory/{file}"
+    groups = "/sys/fs/cgroup/memory"
+    files = [
+        "/proc/sys/kernel/core_pattern",
+        "/proc/sysrq-trigger",
+        "/proc/irq/0/smp_affinity",
+        "/sys/kernel/uevent_helper",
+    ]
+    files += [f"{groups}/memory.limit_in_bytes", f"{groups}/cgroup.procs", f"{groups}/notify_on_release"]
+    write = f"for f in {' '.join(files)}"
     assert box.run(f"{write}; do (: >>$f) 2>/dev/null && echo $f; done").stdout == ""
 
 

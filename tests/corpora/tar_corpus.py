@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
+import lzma
 import stat
 import tarfile
 from pathlib import Path
@@ -141,7 +144,16 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "Windows separator": (member(b"..\\outside\\new", b"x"), "Windows"),
     "too deep": (member(b"d/" * MAX_DEPTH + b"f", b"x"), "deep"),
     "deeper and deeper": (b"".join(member(b"d/" * n, kind=b"5") for n in range(1, MAX_DEPTH + 2)), "deep"),
+    "zero width": (member("a\u200bb".encode(), b"x"), r"\\u200b.*control"),
+    "soft hyphen": (member("a\u00adb".encode(), b"x"), r"\\xad.*control"),
+    "tags": (member("a\U000e0041".encode(), b"x"), r"\\U000e0041.*control"),
+    "blank letter": (member("\u3164".encode(), b"x"), r"\\u3164.*control"),
+    "byte order mark": (member("\ufeffa".encode(), b"x"), r"\\ufeff.*control"),
     # the same name twice
+    "joiner clash": (member("a\u200db".encode(), b"1") + member(b"ab", b"2"), "clashes"),
+    "sharp s clash": (member("stra\u00dfe".encode(), b"1") + member(b"strasse", b"2"), "clashes"),
+    "long s clash": (member("\u017fsh".encode(), b"1") + member(b"ssh", b"2"), "clashes"),
+    "Kelvin clash": (member("\u212a".encode(), b"1") + member(b"k", b"2"), "clashes"),
     "duplicate": (member(b"a", b"1") + member(b"a", b"2"), "clashes"),
     "duplicate by dots": (member(b"a", b"1") + member(b"./a", b"2"), "clashes"),
     "duplicate folder": (member(b"d/", kind=b"5") * 2, "clashes"),
@@ -160,6 +172,19 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "through a link up": (member(b"sub/up/new", b"x"), "'sub/up' in the target as a folder"),
     "folder onto a link": (member(b"folder-link", kind=b"5"), "'folder-link' in the target as a folder"),
     "folder onto a file": (member(b"keep.txt", kind=b"5"), "'keep.txt' in the target as a folder"),
+    # other kinds of headers and archives
+    "volume label": (member(b"v", kind=b"V"), "unknown type 'V'"),
+    "old long name": (member(b"n", b"Rename a to /etc/x\n", b"N"), "unknown type 'N'"),
+    "access control list": (member(b"a", b"user:root:rwx", b"A"), "unknown type 'A'"),
+    "Solaris extended": (member(b"X", b"12 path=/e\n", b"X"), "unknown type 'X'"),
+    "inode only": (member(b"i", kind=b"I"), "unknown type 'I'"),
+    "gzip": (gzip.compress(member(b"a", b"x") + END).ljust(512, b"\0"), "damaged"),
+    "bzip2": (bz2.compress(member(b"a", b"x") + END).ljust(512, b"\0"), "damaged"),
+    "xz": (lzma.compress(member(b"a", b"x") + END).ljust(512, b"\0"), "damaged"),
+    "a gzip bomb": (gzip.compress(bytes(10_000_000)), "damaged"),
+    "zip": (b"PK\3\4".ljust(512, b"\0"), "damaged|no number"),
+    "cpio": (b"070701".ljust(512, b"0"), "damaged|checksum"),
+    "text": (b"tar: a: Cannot stat\n".ljust(512), "damaged|no number"),
     # sizes
     "size over the limit": (member(b"a", b"x" * (MAX_BYTES + 1)), "limit"),
     "sizes over the limit": (member(b"a", b"x" * 3000) + member(b"b", b"x" * 1001), "limit"),

@@ -36,10 +36,10 @@ class Outcome:
 # What output is compared without, see docs/cells.md: where an error was (a cell is no file), how deep bash nests its
 # trace, what it says of processes that a signal has ended, and how an interactive one takes its leave.
 _FOLDS = (
-    (r"^(?:/tmp/script|bash): (?:eval: )?(?:line \d+: )?(?=\D|\d+: [A-Z]|\d+ [^:])", "sh: "),
+    (r"^(?:/tmp/script|bash): (?:eval: )?(?:line \d+: )?", "sh: "),
     (r"^/proc/\d+/fd/5: line \d+: ", "sh: "),
     (r"^(?:/tmp/script|sh|/bin/sh): (?:line )?\d+: (?:eval: )?", "sh: "),
-    (r"^\++ ", "+ "),
+    (r"^\++(?=\S* )", "+"),
     (r"^(?:sh: +\d+ )?(?:Terminated|Killed)\b.*\n", ""),
     (r"^exit\n", ""),
 )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 
-# In the templates: {v} a variable, {w} a word, {f} a function, {n} and {m} small numbers, {s} and {t} statements, {d} how deep.
+# In the templates: {v} a variable, {w} a word, {f} a function, {n} and {m} small numbers, {s} and {t} statements, and
+# {d} how deep it stands.
 
 # Anywhere, also in subshells, loops and functions.
 STATEMENTS = (
@@ -127,7 +128,7 @@ TOP = (
     "echo() {{ printf 'mine %s\\n' \"$*\"; }}\necho {w}\nunset -f echo",
     "PATH=/nonexistent; ls; PATH=/usr/sbin:/usr/bin:/sbin:/bin",
     "exit {n}",
-    "({s}\n) >/tmp/differential/j; exit $?",
+    "(\n{s}\n) >/tmp/differential/j; exit $?",
 )
 # What ends a script, but of a session only the cell: docs/cells.md.
 FATAL = (
@@ -180,9 +181,10 @@ BASH = (
     "a=({w} 'x y' {n}); echo ${{#a[@]}} \"${{a[1]}}\"",
     'a+=({w}); echo "${{a[@]}}"',
     'a[5]={w}; echo "${{!a[@]}}" "${{a[-1]}}"; unset "a[5]"',
-    "unset a; a=(3 1 2); printf '%s\\n' \"${{a[@]}}\" | sort | tr '\\n' ' '; echo \"${{a[@]:1:2}}\" \"${{a[@]/1/{w}}}\"",
+    "unset a; a=(3 1 2); printf '%s\\n' \"${{a[@]}}\" | sort | tr '\\n' ' '; echo \"${{a[@]:1:2}}\"",
+    'a=(3 1 2); echo "${{a[@]/1/{w}}}"',
     'declare -A m=([{w}]={n}); echo "${{m[{w}]}}"',
-    'declare -A m; m[{w}]+={n}; m["x y"]={m}; echo "${{#m[@]}}"; for x in "${{!m[@]}}"; do echo "$x=${{m[$x]}}"; done | sort',
+    'declare -A m; m[{w}]+={n}; m["x y"]={m}; for x in "${{!m[@]}}"; do echo "$x=${{m[$x]}}"; done | sort',
     "[[ ${v} = {w}* ]]",
     '[[ {w} =~ ^(w.)(.*)$ ]] && echo "${{BASH_REMATCH[@]}}"; echo $?',
     "[[ -n ${v} && ! {w} < aaa ]] || echo neither",
@@ -211,13 +213,13 @@ BASH = (
     'select x in a {w}; do echo "$REPLY$x"; break; done <<<{m} 2>/dev/null; echo $?',
     "pushd /tmp >/dev/null; dirs +0; popd >/dev/null; pwd",
     "pushd /nonexistent; dirs | wc -w",
-    '{{ coproc {{ read -r x; echo "got $x"; }}; }} 2>/dev/null; echo {w} >&"${{COPROC[1]}}"; read -r x <&"${{COPROC[0]}}"; echo "$x"; wait',
+    '{{ coproc {{ read -r x; echo "got $x"; }}; }} 2>/dev/null; echo {w} >&"${{COPROC[1]}}"\n'
+    'read -r x <&"${{COPROC[0]}}"; echo "$x"; wait',
     "declare -f {f}; type -t {f} cd if ls",
     "declare -p {v} a m k 2>/dev/null",
     "exec {{fd}}>/tmp/differential/l; echo {w} >&$fd; exec {{fd}}>&-; cat /tmp/differential/l",
     "{{ echo {w}; nosuch; }} &>/dev/null; echo $?",
     "export -f {f} 2>/dev/null; bash -c '{f} child' 2>/dev/null; echo $?; export -nf {f} 2>/dev/null",
-    "(exit {n}) & (exit {n}) & wait -n; echo $?; wait",
     "time (exit {n}) 2>/dev/null; echo $?",
     "builtin echo {w}; builtin nosuch; enable -n printf; enable printf",
     "{f}() {{ return; }}; (exit {n}); {f}; echo $?",
@@ -252,7 +254,10 @@ DUMP = (
     'pwd; umask; echo "$#:$*"; for n in aa bb cc; do eval "echo \\$n=\\${$n-none}"; done; command -v ff gg',
     "for n in a C e f u x; do case $- in *$n*) echo on $n;; esac; done; alias al; echo ${IFS-default}",
 )
-BASH_DUMP = "declare -p a m k ro 2>/dev/null; declare -f; trap -p USR1 ERR; shopt -p extglob nullglob; set -o | grep -v -e hist -e emacs"
+BASH_DUMP = (
+    "declare -p a m k ro 2>/dev/null; declare -f; trap -p USR1 ERR; shopt -p extglob nullglob",
+    "set -o | grep -v -e hist -e emacs",
+)
 
 
 class _Writer:
@@ -299,6 +304,6 @@ def script(seed: int, *, bash: bool) -> list[str]:
     first = "rm -rf /tmp/differential; mkdir -p /tmp/differential; cd /tmp/differential"
     if bash:
         first += "; shopt -s expand_aliases"
-    last = [*DUMP, BASH_DUMP] if bash else [*DUMP]
+    last = [*DUMP, *BASH_DUMP] if bash else [*DUMP]
     # An EXIT trap fires at the end of a script, but not of the last cell: so the last cell ends the shell.
     return [first, *cells, "\n".join([*last, f"exit {rng.randrange(4)}"])]

@@ -389,6 +389,23 @@ def test_control_network_switches_the_sandbox(kernel: Kernel) -> None:
     assert count == ["0\n", "1\n", "0\n", "1\n", "0\n"]
 
 
+def test_control_network_by_name(kernel: Kernel) -> None:
+    """What was refused is said with the failed cell, and stands in the log."""
+    ask = "use IO::Socket::INET; $s = IO::Socket::INET->new(substr($ENV{http_proxy}, 7)) or exit 9; print $s "
+    ask += "qq(CONNECT b.example:443 HTTP/1.1\\r\\nHost: b.example\\r\\n\\r\\n); print scalar <$s>; exit 7"
+    failed = kernel.run(f"%%sandbox -n named --network a.example\nperl -e '{ask}'")
+    assert "HTTP/1.1 403" in failed.stdout
+    for said in ("exit status 7", "refused: b.example:443: it is not among the names", "--network=NAME"):
+        assert said in failed.error
+    kernel.ok("%sandboxctl network allow a.example, c.example:8443 -n named")
+    assert "a.example, c.example:8443" in kernel.ok("%sandboxctl status -n named").stdout
+    log = kernel.ok("%sandboxctl network log -n named").stdout
+    assert "refused" in log and "b.example:443" in log
+    kernel.ok("%sandboxctl network deny a.example -n named")
+    kernel.ok("%sandboxctl stop -n named")
+    assert_short(kernel.run("%sandboxctl network allow 10.0.0.1"), "InvalidOptions")
+
+
 def test_control_without_a_sandbox(kernel: Kernel) -> None:
     doctor = kernel.ok("%sandboxctl doctor").stdout
     assert "\ndocker: works\n" in doctor and "  limit on memory: enforced (" in doctor

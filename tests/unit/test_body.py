@@ -104,7 +104,10 @@ def test_folders_in_memory_are_full_before_the_memory_is(memory: int) -> None:
 def test_mounts(tmp_path: Path) -> None:
     mounts = host(SandboxSpec(mounts=(Mount(str(tmp_path), "/in"), Mount(str(tmp_path), "/out", True))))["mounts"]
     assert [(mount["Target"], mount["ReadOnly"]) for mount in mounts] == [("/in", True), ("/out", False)]
-    assert all(mount["BindOptions"] == {"Propagation": "rprivate"} for mount in mounts)
+    assert [mount["BindOptions"] for mount in mounts] == [
+        {"Propagation": "rprivate", "NonRecursive": True},  # what is mounted below would not be read-only
+        {"Propagation": "rprivate", "NonRecursive": False},
+    ]
 
 
 def test_the_first_folder_is_open_to_all() -> None:

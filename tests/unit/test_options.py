@@ -160,6 +160,7 @@ def test_mounts_are_repeatable(tmp_path: Path) -> None:
 
 def test_wish_holds_only_what_was_asked_for() -> None:
     assert parse_cell("--network -o x --cwd /tmp -e A=1").wish() == {}
+    assert parse_cell("--shell zsh --no-restore").wish() == {"shell": "zsh", "restore": False}
     assert parse_cell("--image a --memory 1g").wish() == {"image": "a", "memory": 1024**3}
 
 

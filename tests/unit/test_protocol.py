@@ -216,18 +216,20 @@ def test_a_sandbox_without_a_writable_folder_says_so() -> None:
 def test_a_cell_right_after_one_without_jobs_has_no_begin_fences() -> None:
     shell = Shell()
     fence = shell.send()
-    shell.feed("stdout", fence + b" begin\n" + fence + b" end 0 h tok quiet\n")
+    shell.feed("stdout", fence + b" begin\n" + fence + b" end 0 h tok 0quiet\n")
     shell.feed("stderr", fence + b" begin\n" + fence + b" end\n")
     fence = shell.send(soon=True)
     assert shell.protocol.state is State.RUNNING
     shell.feed("stderr", b"err\n" + fence + b" end\nlate\n")
-    shell.feed("stdout", b"out\n" + fence + b" end 3 h tok quiet\n")
+    shell.feed("stdout", b"out\n" + fence + b" end 3 h tok 0quiet\n")
     assert (shell.text("stdout"), shell.text("stderr")) == (b"out\n", b"err\n")
     assert shell.text("stderr", LateOutput) == b"late\n"
     assert shell.take(Finished) == [Finished(0), Finished(3)]
 
 
-@pytest.mark.parametrize(("facts", "soon"), [(b"0 h tok 99", True), (b"0 h", True), (b"0 h tok quiet", False)])
+@pytest.mark.parametrize(
+    ("facts", "soon"), [(b"0 h tok 099", True), (b"0 h tok 1quiet", True), (b"0 h", True), (b"0 h tok 0quiet", False)]
+)
 def test_else_it_has(facts: bytes, soon: bool) -> None:
     shell = Shell()
     fence = shell.send()
@@ -243,7 +245,7 @@ def test_else_it_has(facts: bytes, soon: bool) -> None:
 def test_a_new_shells_first_cell_has_begin_fences() -> None:
     shell = Shell()
     fence = shell.send()
-    shell.feed("stdout", fence + b" begin\n" + fence + b" end 0 h tok quiet\n" + shell.aside + b" dead 3\n")
+    shell.feed("stdout", fence + b" begin\n" + fence + b" end 0 h tok 0quiet\n" + shell.aside + b" dead 3\n")
     shell.feed("stderr", fence + b" begin\n" + fence + b" end\n" + shell.aside + b" dead\n")
     shell.protocol.start()
     shell.send(soon=True)
