@@ -110,13 +110,19 @@ def sweep_all() -> dict[str, Sweep | EngineError]:
         EngineUnavailable: No engine works, so nothing is known.
     """
     told: dict[str, Sweep | EngineError] = {}
-    able = working()
+    reasons = []
     for engine in every():
         try:
-            if engine in able:
-                told[engine.name] = engine.sweep()
+            engine.connect()
+        except EngineUnavailable as error:
+            reasons.append(str(error))
+            continue
+        try:
+            told[engine.name] = engine.sweep()
         except EngineError as error:  # the others' leftovers are not its fault
             told[engine.name] = error
+    if not told:
+        raise EngineUnavailable("\n".join(reasons))
     return told
 
 

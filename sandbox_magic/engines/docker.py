@@ -145,7 +145,7 @@ class DockerMachine(Machine):
         if self._closed or sdk.readable(sdk.raw(self._keeper), _ENDING_SECONDS):
             return False
         try:
-            return self._state() in ("running", "paused")
+            return self._state() in ("running", "paused", "unknown")
         except EngineUnavailable:
             return True  # as far as anybody knows: the keeper's stream is open
 
@@ -163,7 +163,12 @@ class DockerMachine(Machine):
         Asked is the list: an inspection waits for whatever else goes on with the container, such as an exec that was
         begun when it was paused.
         """
-        known = sdk.call(self._brisk.containers, all=True, filters={"id": self.id})
+        try:
+            known = sdk.call(self._brisk.containers, all=True, filters={"id": self.id})
+        except EngineUnavailable:
+            raise
+        except EngineError:
+            return "unknown"  # it answers, if only to refuse
         return str(known[0]["State"]) if known else ""
 
     def network(self, online: bool) -> None:

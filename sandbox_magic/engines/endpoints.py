@@ -75,7 +75,10 @@ def docker_places(docker_host: str | None) -> Iterator[Endpoint]:
     if (named := _named(docker_host, "DOCKER_HOST")) is not None:
         yield named
         return
-    from docker.context import ContextAPI  # noqa: PLC0415 # the SDK is heavy
+    # The SDK is heavy. The package first, as everywhere: two threads that enter such a circle of imports at different
+    # places, as a cell and the sweep do, meet half-made modules.
+    import docker  # noqa: F401, PLC0415
+    from docker.context import ContextAPI  # noqa: PLC0415
 
     default = "unix:///var/run/docker.sock"
     name = os.environ.get("DOCKER_CONTEXT")

@@ -63,10 +63,8 @@ def descendants() -> set[int]:
 
 
 def _parents() -> Iterator[tuple[int, int]]:
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it has ended meanwhile
-            fields = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-            yield int(stat.parent.name), int(fields[1])
+    for process, text in _of_processes("stat"):
+        yield process, int(text.rpartition(")")[2].split()[1])
 
 
 def nothing_is_left(idents: Collection[str], seconds: float = 20) -> None:
@@ -86,9 +84,16 @@ def left(idents: Collection[str]) -> list[str]:
 
 
 def _commands() -> Iterator[str]:
-    for file in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            yield file.read_text(encoding="utf-8", errors="replace").replace("\0", " ")
+    for _, text in _of_processes("cmdline"):
+        yield text.replace("\0", " ")
+
+
+def _of_processes(name: str) -> Iterator[tuple[int, str]]:
+    """Yield what this file of each process holds. A pattern for all would fail at one that is just ending."""
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                yield int(folder.name), (folder / name).read_text(encoding="utf-8", errors="replace")
 
 
 def _paths() -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""``python -m tests.left_behind [TIMES] [NAME]``: end kernels and engines in every way, and count what is left."""
+"""``python -m tests.left_behind [TIMES] [WORD ...]``: end kernels and engines in every way, and count what is left."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def say(text: str) -> None:
 
 def main() -> int:
     times = int(sys.argv[1]) if sys.argv[1:] else 20
-    wanted = sys.argv[2] if sys.argv[2:] else ""
+    words = sys.argv[2:]
     failed = 0
     for scenario, place in ALL:
-        if wanted not in f"{scenario.__name__} {place}":
+        if not all(word in f"{scenario.__name__} {place}" for word in words):
             continue
         clean, seconds = 0, 0.0
         for _ in range(times):

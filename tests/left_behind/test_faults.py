@@ -22,7 +22,7 @@ from sandbox_magic.engines.bubblewrap import BubblewrapMachine
 from sandbox_magic.errors import SandboxError, TransferError
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # the SDK leaves those that fail
-SECONDS = 60.0  # a busy machine; the times that are promised are measured by `python -m tests.left_behind`
+SECONDS = 60.0  # a busy machine; what is promised on one that is not stands in docs/architecture.md
 STREAM = "kept=yes; echo begun; while :; do echo more; sleep 0.1; done"
 SILENT = "kept=yes; echo begun; sleep 1000"
 MEGABYTES = 600

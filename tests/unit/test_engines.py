@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -80,3 +83,34 @@ def test_an_engine_that_does_not_answer() -> None:
     with pytest.raises(EngineError, match="no Docker Engine answers") as caught:
         Sandbox(host="127.0.0.1", port=1).start()
     assert "tcp://127.0.0.1:1" in str(caught.value)
+
+
+TWO_THREADS = """
+import threading
+from sandbox_magic.engines import endpoints
+
+def meet(do):
+    together.wait()
+    try:
+        do()
+    except ImportError as error:
+        print(error)
+
+together = threading.Barrier(2)
+first = lambda: list(endpoints.docker_places(None))
+second = lambda: __import__("docker")
+threads = [threading.Thread(target=meet, args=(do,)) for do in (first, second)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+
+
+def test_a_cell_and_the_sweep_may_load_the_sdk_at_once() -> None:
+    """Its modules import each other: entered at two places at the same time, one finds half of another."""
+    environment = {name: value for name, value in os.environ.items() if name != "DOCKER_HOST"}
+    ended = subprocess.run(
+        [sys.executable, "-c", TWO_THREADS], capture_output=True, text=True, timeout=60, check=True, env=environment
+    )
+    assert (ended.stdout, ended.stderr) == ("", "")
