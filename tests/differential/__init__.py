@@ -135,7 +135,8 @@ def _before_farewell(stdout: str) -> str:
 
 _FATAL = (
     r"sh: .*(unbound variable|not set|never: w\w+|never: aXb|syntax error|No such file|not found|Illegal|bad|"
-    r"unexpected|[Bb]ad (number|substitution)|readonly|read only|can't|[Dd]ivision|expecting|parse error|read-only|no such option|not an ident)"
+    r"unexpected|[Bb]ad (number|substitution)|readonly|read only|can't|[Dd]ivision|expecting|"
+    r"parse error|read-only|no such option|not an ident)"
 )
 SAME = "the same"
 RULES: dict[str, Callable[[list[Outcome], Outcome, list[str]], bool]] = {
