@@ -26,18 +26,7 @@ from sandbox_magic.protocol import LateOutput, Output
 from sandbox_magic.result import Result
 from sandbox_magic.running import Tick
 from sandbox_magic.session import Session
-from sandbox_magic.spec import DEFAULT_IMAGE, SandboxSpec, changed
-
-# What keeps common tools from paging, prompting and drawing; the user's own values win.
-ENVIRONMENT = {
-    "DEBIAN_FRONTEND": "noninteractive",
-    "GIT_PAGER": "cat",
-    "GIT_TERMINAL_PROMPT": "0",
-    "LANG": "C.UTF-8",
-    "PAGER": "cat",
-    "PIP_NO_INPUT": "1",
-    "TERM": "dumb",
-}
+from sandbox_magic.spec import DEFAULT_IMAGE, TOOL_ENVIRONMENT, SandboxSpec, changed
 
 
 class Sandbox:
@@ -152,7 +141,7 @@ class Sandbox:
             self._on_progress("")
 
     def _session_in(self, machine: Machine, *, alone: bool = True) -> Session:
-        env = ENVIRONMENT | {"HOME": machine.home} | dict(self._network.env) | dict(self.spec.env)
+        env = TOOL_ENVIRONMENT | {"HOME": machine.home} | dict(self._network.env) | dict(self.spec.env)
         return Session(machine, env=env, shell=self.spec.shell, restore=self.spec.restore, alone=alone)
 
     def _end(self) -> None:

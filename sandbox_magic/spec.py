@@ -13,6 +13,17 @@ from sandbox_magic.errors import InvalidOptions
 from sandbox_magic.mounts import danger
 
 DEFAULT_IMAGE = "debian:stable-slim"
+
+# What keeps common tools from paging, prompting and drawing; the user's own values win.
+TOOL_ENVIRONMENT = {
+    "DEBIAN_FRONTEND": "noninteractive",
+    "GIT_PAGER": "cat",
+    "GIT_TERMINAL_PROMPT": "0",
+    "LANG": "C.UTF-8",
+    "PAGER": "cat",
+    "PIP_NO_INPUT": "1",
+    "TERM": "dumb",
+}
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
