@@ -129,12 +129,15 @@ class ControlShell:
             return
         opening.set_result(transport)
         if self._closed:
-            transport.close()
+            with self._lock:  # `close` may be at it: a descriptor that is closed twice is another one's by then
+                self._drop()
 
     def _drop(self) -> None:
-        if self._opening is not None and self._opening.done() and self._opening.exception() is None:
-            self._opening.result().close()
-        self._opening = None
+        """Close what there is, once; what is still being opened is closed by who opens it."""
+        if (opening := self._opening) is not None and opening.done():
+            self._opening = None
+            if opening.exception() is None:
+                opening.result().close()
         if self._transport is not None:
             self._transport.close()
             self._transport = None
