@@ -203,16 +203,19 @@ class Gate:
         for address in addresses[:_ADDRESSES]:
             access.address = address
             try:
-                return close_in_child(socket.create_connection((address, access.port), timeout=_CONNECT_SECONDS))
+                sock = socket.create_connection((address, access.port), timeout=_CONNECT_SECONDS)
             except OSError as error:
                 said = error
+                continue
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what comes in pieces is passed on in pieces
+            return close_in_child(sock)
         raise Refused(f"{access.address} does not answer: {said}", 504 if isinstance(said, TimeoutError) else 502)
 
     # ---- the log
 
     def note(self, host: str, port: int, reason: str = "") -> Access:
         """Write a line that allows nothing."""
-        access = Access(time.time(), host[:253], port, reason=reason)
+        access = Access(time.time(), host[:253], port, reason=reason[:300])
         self._log.append(access)
         return access
 

@@ -1,6 +1,6 @@
 # The near end of egress in a sandbox, where there is perl: perl inside.pl PORT. It does what inside.py does; see there.
 use strict;
-use Socket;
+use Socket qw(:DEFAULT IPPROTO_TCP TCP_NODELAY);
 use Fcntl;
 use Errno;
 my ($port) = @ARGV;
@@ -84,6 +84,7 @@ while (1) {
         hear($number, $client) if $clients{$number} && vec($read, $fd, 1);
     }
     if (vec($read, fileno($door), 1) && accept(my $socket, $door)) {
+        setsockopt($socket, IPPROTO_TCP, TCP_NODELAY, 1);
         fcntl($socket, F_SETFL, O_NONBLOCK | fcntl($socket, F_GETFL, 0));
         $clients{++$last} = {socket => $socket, held => '', credit => $WINDOW};
         frame($OPEN, $last, '');

@@ -128,6 +128,7 @@ class Relay:
         if self.door in reads:
             sock = self.door.accept()[0]
             sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.last += 1
             self.clients[self.last] = Client(sock)
             self.tell(OPEN, self.last)

@@ -88,7 +88,7 @@ class _Conversation:
                 return None
             problem = Refused("the request did not come in time", 408)
         except h11.RemoteProtocolError as error:
-            problem = Refused(f"malformed request: {error}", error.error_status_hint)
+            problem = Refused(f"malformed request: {str(error)[:200]}", error.error_status_hint)
         self._gate.note("?", 0, str(problem))
         raise problem
 
@@ -172,7 +172,7 @@ class _Conversation:
         try:
             _Exchange(server, access).run(self, request, match["path"] or "/", match["authority"])
         except h11.RemoteProtocolError as error:
-            access.reason += f"; its answer is malformed: {error}"
+            access.reason += f"; its answer is malformed: {str(error)[:200]}"
             raise Refused(f"{host} answered what is not HTTP: {error}", 502) from None
         finally:
             self._gate.release(server)
