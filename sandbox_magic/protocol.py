@@ -25,6 +25,7 @@ _RS = b"\x1e"
 _PREFIX = 16  # hexadecimal digits
 _TOKEN = 8  # the same; together 96 random bits, short because bash reads its lines byte by byte
 _SUPERVISOR = b"0" * _TOKEN
+_MAKES_ALIASES = (b"alias", b"ALIAS", b"eval", b"source", b". ")  # in a cell; other text comes from these
 _FENCE_MAX = 160  # bytes after the marker: a word, a number or two, or the path of a shell
 UNKNOWN_EXIT = 128 + 31  # SIGSYS: a shell could not report (see shell/bash.sh), or a supervisor has lost us
 
@@ -180,6 +181,7 @@ class ShellProtocol:
         self._dead: dict[str, list[bytes]] = {}
         self._closed: set[str] = set()
         self._lines: Lines | None = None
+        self._aliases = False
         self._initialized = False
         self._full = False
         self._quiet = False  # whether the last cell has left no job in the background, and us the shell's stdin
@@ -240,6 +242,8 @@ class ShellProtocol:
         run = lines.run.replace(b"@TOKEN@", token).replace(b"@CODE@", b"%d" % status)
         fenced = not (soon and self._quiet) or bool(source)  # whose other end must know when it was opened
         run = run.replace(b"@BEGIN@", lines.begin.replace(b"@TOKEN@", token) if fenced else b"")
+        self._aliases |= any(word in text for word in _MAKES_ALIASES)
+        run = run.replace(b"@GUARD@", lines.guard if self._aliases else b"")
         run = run.replace(b"@STDIN@", (source or "/dev/null").encode() if stdin is None else lines.stdin)
         self.state = State.SENT if fenced else State.RUNNING
         self._inside = dict.fromkeys(STREAMS, not fenced)

@@ -65,7 +65,11 @@ exec >@FD@/1 2>@FD@/4;
 # ones) and the exports; ERR and DEBUG traps are lifted and kept; and the builtins that the next cell needs. The first
 # failure is for `report`. (A function named `builtin` is found by the $__ that stays: see `last`.)
 #: run
-__='@CODE@ @TEXT@';{ @BEGIN@\. @FD@/5;}<@STDIN@;{ __="$? $- @TOKEN@";[[ -p /dev/fd/0 ]];\builtin printf '\036@PREFIX@@TOKEN@ end %s\n' "$__ $?${!-quiet}">@FD@/1&&\builtin printf '\036@PREFIX@@TOKEN@ end\n'>@FD@/4&&\builtin read -r __</proc/loadavg&&{ \builtin printf ': %s\n' "$__";\builtin export -p;\builtin printf '__=restored\n';}>|@FD@/7&&\builtin trap -p ERR DEBUG>@FD@/9&&\builtin trap - ERR DEBUG&&\builtin enable . eval kill return set||\. @FD@/3||\kill -SYS $$;\builtin printf -v __ %s '';\builtin set +axvH;PS0= PS1= PS2= PROMPT_COMMAND=;} &>/dev/null||:
+__='@CODE@ @TEXT@';{ @BEGIN@\. @FD@/5;}<@STDIN@;{ __="$? $- @TOKEN@";[[ -p /dev/fd/0 ]];\builtin printf '\036@PREFIX@@TOKEN@ end %s\n' "$__ $?${!-quiet}">@FD@/1&&\builtin printf '\036@PREFIX@@TOKEN@ end\n'>@FD@/4&&\builtin read -r __</proc/loadavg&&{ \builtin printf ': %s\n' "$__";\builtin export -p;\builtin printf '__=restored\n';}>|@FD@/7&&\builtin trap -p ERR DEBUG>@FD@/9&&\builtin trap - ERR DEBUG&&\builtin enable . eval kill return set||\. @FD@/3||\kill -SYS $$;\builtin printf -v __ %s '';@GUARD@\builtin set +axvH;PS0= PS1= PS2= PROMPT_COMMAND=;} &>/dev/null||:
+
+# In `run` once a cell has made aliases: with one of a word that our lines need, none of them could be read any more.
+#: guard
+\builtin unalias if then else fi case esac { } [[;
 
 # The next line, also after an error that took the shell out of the line above.
 #: again

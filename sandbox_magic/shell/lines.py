@@ -47,6 +47,7 @@ class Lines:
         self.save = fill("save")
         self.input = fill("input")
         self.begin = fill("begin")[:-1] if "begin" in parts else b""
+        self.guard = fill("guard")[:-1] if "guard" in parts else b""
         self.run = fill("run") + fill("again")
         self.recover, self.last = fill("recover" if "recover" in parts else "again"), fill("last")
         self.stdin = f"/proc/{pid}/fd/8".encode()
