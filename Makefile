@@ -5,7 +5,7 @@ BIN := .venv/bin
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-unit lint bench clean venv-demo venv-test engine images podman tools
+.PHONY: help demo test test-unit lint attack bench clean venv-demo venv-test engine images podman tools
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ lint: venv-test ## check style, types and who imports whom
 	@echo "lint: ruff format --check"; $(BIN)/ruff format --check --quiet .
 	@echo "lint: mypy";                $(BIN)/mypy --no-error-summary
 	@echo "lint: lint-imports";        $(BIN)/lint-imports --no-logo
+
+attack: venv-test engine images podman tools ## try to break out, on every engine; print the table and write it into the docs
+	@ATTACK_TABLE=write $(BIN)/python -m pytest -q tests/attack
 
 bench: venv-test engine images ## measure, side by side with others
 	@$(BIN)/python -m benchmarks

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
+from sandbox_magic.ansi import sanitize
 from sandbox_magic.archive import Unpacker, pack
 from sandbox_magic.control import ControlShell
 from sandbox_magic.engines.base import Machine
@@ -65,7 +66,7 @@ def put(machine: Machine, source: Path, target: str, *, cwd: str) -> None:
         (path, source.resolve().name) if target.endswith("/") or path.name in ("", ".") else (path.parent, path.name)
     )
     stream = pack(source, name)
-    _Transfer(machine, _PUT, [str(folder)], f"put {source}").send(stream)
+    _Transfer(machine, _PUT, [str(folder)], f"put {sanitize(str(source))}").send(stream)
 
 
 def get(machine: Machine, source: str, target: Path, *, cwd: str) -> list[Path]:
@@ -85,11 +86,11 @@ def get(machine: Machine, source: str, target: Path, *, cwd: str) -> list[Path]:
     """
     path = PurePosixPath(cwd, source)
     if not path.name or path.name == "..":
-        raise TransferError(f"get {source}: name a file or a folder")
+        raise TransferError(f"get {sanitize(source)}: name a file or a folder")
     folder, name = (target, path.name) if target.is_dir() else (target.parent, target.name)
     unpacker = Unpacker(folder, rename=name)
     try:
-        _Transfer(machine, _GET, [str(path.parent), path.name], f"get {source}").receive(unpacker)
+        _Transfer(machine, _GET, [str(path.parent), path.name], f"get {sanitize(source)}").receive(unpacker)
         return unpacker.finish()
     except BaseException:
         unpacker.abort()

@@ -316,8 +316,8 @@ class ShellProtocol:
     def _fence(self, stream: str, token: bytes, words: list[bytes], events: list[Event]) -> None:
         if token == _SUPERVISOR:
             self._aside(stream, words, events)
-        elif token != self._token or not words:
-            return  # of an earlier cell: it came twice, after an interrupt in the report
+        elif token != self._token or not words or stream in self._ended:
+            return  # of an earlier cell, or this one's once more: it came twice, after an interrupt in the report
         elif words[0] == b"begin":
             self._inside[stream] = True
             if stream == STDOUT and self.state is State.SENT:

@@ -28,6 +28,7 @@ from sandbox_magic.transport import Transport, close_in_child
 
 PORT = 13128  # below those that a system gives away by itself
 _SERVED = 2 * MOST  # more than are open: the proxy may still wait for an answer that nobody wants any more
+_QUEUED_MAX = 2 * MOST * WINDOW  # bytes; more than an honest program ever leaves unread
 _OPEN_SECONDS = 20.0
 _FIRST_MAX = 500  # bytes of its first line
 
@@ -93,8 +94,7 @@ class Relay:
         self._serve = serve
         self._places = threading.Semaphore(_SERVED)
         self._channels: dict[int, _Channel] = {}
-        self._frames = b""
-        self._transport = _opened(machine)
+        self._transport, self._frames = _opened(machine)
         self._wake_in, self._wake_out = (close_in_child(end) for end in socket.socketpair())
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._wake_in, selectors.EVENT_READ)
@@ -120,6 +120,8 @@ class Relay:
 
     def _loop(self) -> None:
         try:
+            self._parse()
+            self._wait_for()
             while not self._over:
                 ready = {key.fd for key, _ in self._selector.select()}
                 if self._transport.fileno() in ready and not self._take():
@@ -141,6 +143,8 @@ class Relay:
 
     def _wait_for(self) -> None:
         """Wait for what can now happen."""
+        if self._transport.pending() > _QUEUED_MAX:
+            raise ValueError  # it makes us answer and does not listen
         writing = selectors.EVENT_WRITE if self._transport.pending() else 0
         self._selector.modify(self._transport.fileno(), selectors.EVENT_READ | writing)
         known = self._selector.get_map()
@@ -162,14 +166,19 @@ class Relay:
             if not data:
                 return False
             self._frames += data
-            while len(self._frames) >= HEAD.size:
-                kind, number, length = HEAD.unpack_from(self._frames)
-                end = HEAD.size + length
-                if len(self._frames) < end:
-                    break
-                payload, self._frames = self._frames[HEAD.size : end], self._frames[end:]
-                self._obey(kind, number, payload)
+            self._parse()
         return True
+
+    def _parse(self) -> None:
+        frames, at = self._frames, 0
+        while len(frames) - at >= HEAD.size:
+            kind, number, length = HEAD.unpack_from(frames, at)
+            end = at + HEAD.size + length
+            if len(frames) < end:
+                break
+            self._obey(kind, number, frames[at + HEAD.size : end])
+            at = end
+        self._frames = frames[at:]
 
     def _obey(self, kind: int, number: int, data: bytes) -> None:
         if kind == OPEN:
@@ -263,15 +272,15 @@ class Relay:
         self._transport.send(HEAD.pack(kind, channel.number, len(data)) + data)
 
 
-def _opened(machine: Machine) -> Transport:
-    """Return the stream to a relay that listens."""
+def _opened(machine: Machine) -> tuple[Transport, bytes]:
+    """Return the stream to a program that listens, and what it has said since."""
     argv = ["sh", "-c", _CHOOSE, "sandbox-egress", _text("inside.pl"), _text("inside.py"), str(PORT)]
     transport = machine.open(argv, user=machine.aside)
     try:
         transport.send(b"go\n")
-        line = _first_line(transport)
+        line, rest = _first_line(transport)
         if line == b"ready":
-            return transport
+            return transport, rest
         if line in _REFUSALS:
             raise InvalidOptions(f"network by name: {_REFUSALS[line]}")
         said = sanitize(line.decode(errors="replace"))
@@ -281,12 +290,13 @@ def _opened(machine: Machine) -> Transport:
         raise
 
 
-def _first_line(transport: Transport) -> bytes:
-    said = b""
+def _first_line(transport: Transport) -> tuple[bytes, bytes]:
+    said, ended = b"", False
     deadline = time.monotonic() + _OPEN_SECONDS
-    while b"\n" not in said and len(said) < _FIRST_MAX and (left := deadline - time.monotonic()) > 0:
+    while b"\n" not in said and len(said) < _FIRST_MAX and not ended and (left := deadline - time.monotonic()) > 0:
         for stream, data in transport.receive(left):
-            if not data:
-                return said
-            said += data if stream == STDOUT else b""
-    return said.partition(b"\n")[0]
+            if stream == STDOUT:
+                said += data
+                ended = ended or not data
+    line, _, rest = said.partition(b"\n")
+    return line, rest

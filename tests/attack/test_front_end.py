@@ -81,7 +81,8 @@ def test_names_and_messages(kernel: Kernel) -> None:
     only(kernel.run("%sandboxctl get /work/d"), "stream", "error")
     only(kernel.ok("%sandboxctl status"), "stream")
     only(kernel.run("%sandboxctl put corpus '/work/\x1b]0;evil\x07\u202e/'"), "stream", "error")
-    only(kernel.run("%sandboxctl get '/work/\x1b]0;evil\x07\u202e'"), "stream", "error")
+    for name in ("\x1b]0;evil\x07\u202e", "\x1b]0;evil\x07/.."):
+        only(kernel.run(f"%sandboxctl get '/work/{name}'"), "stream", "error")
     kernel.ok("%%sandbox\nprintf '#!/bin/sh\\ncat /work/corpus >&2; exit 1\\n' >/usr/local/bin/tar\n"
               "chmod +x /usr/local/bin/tar; hash -r")  # fmt: skip
     for line in ("get /work/d", "put corpus /work/again"):

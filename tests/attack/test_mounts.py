@@ -10,13 +10,12 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tries import Breach, Try, call
 
-from sandbox_magic import InvalidOptions, Mount, Sandbox
-from sandbox_magic.engines import traces
+from sandbox_magic import InvalidOptions, Mount, Sandbox, SandboxSpec
+from sandbox_magic.engines import find_engine, traces
 
 ENGINES = ["docker", "podman", "bubblewrap"]
 
@@ -39,12 +38,12 @@ def bound(source: str | Path, target: Path, *options: str) -> Iterator[Path]:
         subprocess.run(["umount", "-l", target], check=True)
 
 
-def refuse(source: str | Path, *, why: str = "is refused: ", **wish: Any) -> None:
+def refuse(source: str | Path, *, why: str = "is refused: ") -> None:
     with contextlib.suppress(InvalidOptions):
-        Sandbox(mounts=[f"{source}:/data"], **wish)
+        Sandbox(mounts=[f"{source}:/data"])
         raise Breach(source)
     with pytest.raises(InvalidOptions, match=why):
-        Sandbox(mounts=[f"{source}:/data"], **wish)
+        Sandbox(mounts=[f"{source}:/data"])
 
 
 SOURCES = [
@@ -96,7 +95,11 @@ def test_the_folder_of_a_socket(folder: Path, monkeypatch: pytest.MonkeyPatch) -
                 patch.setenv(name, f"unix://{folder}/deep/er/engine")
                 refuse(folder)
                 refuse(folder / "deep" / "er")
-        refuse(folder / "deep", docker_host=f"unix://{folder}/deep/er/engine")
+        spec = SandboxSpec(
+            mounts=(Mount(str(folder), "/data"),), docker_host=f"unix://{folder}/deep/er/engine", engine="docker"
+        )
+        with pytest.raises(InvalidOptions, match="is refused"):
+            find_engine(spec).check(spec)
 
 
 @pytest.mark.attack("mounted sources", "the folder of an ssh agent, of a session bus, of Jupyter's connection files")

@@ -36,12 +36,15 @@ class Outcome:
 # What output is compared without, see docs/cells.md: where an error was (a cell is no file), how deep bash nests its
 # trace, what it says of processes that a signal has ended, and how an interactive one takes its leave.
 _FOLDS = (
+    (r"^(?:\w+:)?(?:/tmp/script|\(eval\)|zsh|ff|gg):(?:\w+:)?(?:\d+: ?)?", "sh: "),  # zsh
     (r"^(?:/tmp/script|bash): (?:eval: )?(?:line \d+: )?", "sh: "),
     (r"^/proc/\d+/fd/5: line \d+: ", "sh: "),
     (r"^(?:/tmp/script|sh|/bin/sh): (?:line )?\d+: (?:eval: )?", "sh: "),
+    (r"^\+[^ ]+:\d+>(?= )", "+"),  # zsh
     (r"^\++(?=\S* )", "+"),
     (r"^(?:sh: +\d+ )?(?:Terminated|Killed)\b.*\n", ""),
     (r"^exit\n", ""),
+    (r"^(?:\(pwd now: .*\)|sh: .*(?:terminated|killed) .*)\n", ""),  # zsh
 )
 
 
@@ -84,6 +87,7 @@ def through_session(box: Sandbox, cells: list[str], *, rest: float = 0) -> list[
 def through_shell(box: Sandbox, cells: list[str], shell: str) -> Outcome:
     """Run the same as one script."""
     text = "\n".join(cells) + "\n"
+    shell = "zsh -f" if shell == "zsh" else shell  # without its files of settings, as a session
     result = _in_time(box, f"cat >/tmp/script; cd /work; {shell} /tmp/script </dev/null", stdin=text)
     return Outcome(folded(result.stdout), folded(result.stderr), result.exit_code)
 
@@ -105,6 +109,8 @@ def _error_ends_the_script(ours: list[Outcome], plain: Outcome, cells: list[str]
 
 def _cells_are_parsed_apart(ours: list[Outcome], plain: Outcome, cells: list[str]) -> bool:
     """Something left open in a cell: an error there, and in a script at the end of the file, or where it is closed."""
+    if "parse error" in plain.stderr:  # zsh, which runs nothing of such a cell
+        return any("parse error" in seen.stderr and plain.stdout.startswith(seen.stdout) for seen in ours)
     return "syntax error" in plain.stderr and any(
         seen.stdout == _before_farewell(plain.stdout) and "syntax error" in seen.stderr for seen in ours
     )
@@ -129,7 +135,8 @@ def _before_farewell(stdout: str) -> str:
 
 _FATAL = (
     r"sh: .*(unbound variable|not set|never: w\w+|never: aXb|syntax error|No such file|not found|Illegal|bad|"
-    r"unexpected|[Bb]ad (number|substitution)|readonly|read only|can't|[Dd]ivision|expecting)"
+    r"unexpected|[Bb]ad (number|substitution)|readonly|read only|can't|[Dd]ivision|expecting|"
+    r"parse error|read-only|no such option|not an ident)"
 )
 SAME = "the same"
 RULES: dict[str, Callable[[list[Outcome], Outcome, list[str]], bool]] = {
@@ -164,7 +171,7 @@ def compare(box: Sandbox, seeds: Iterable[int], shell: str) -> Report:
     """Run the scripts of these seeds in both ways."""
     report = Report()
     for seed in seeds:
-        cells = script(seed, bash=shell == "bash")
+        cells = script(seed, shell)
         ours = through_session(box, cells, rest=0 if seed % _REST else _REST_SECONDS)
         plain = through_shell(box, cells, shell)
         report.cells += len(ours)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 
 # In the templates: {v} a variable, {w} a word, {f} a function, {n} and {m} small numbers, {s} and {t} statements, and
 # {d} how deep it stands.
@@ -263,10 +264,13 @@ BASH_DUMP = (
 class _Writer:
     """Makes statements from one stream of random numbers."""
 
-    def __init__(self, seed: int, *, bash: bool) -> None:
+    def __init__(self, seed: int, shell: str) -> None:
         self.rng = random.Random(seed)  # to be found again
+        bash = shell == "bash"
         self._plain = STATEMENTS + BASH if bash else STATEMENTS
         self._top = TOP + BASH_TOP if bash else TOP
+        if shell == "zsh":  # where an alias counts from the next cell on
+            self._top = tuple(template for template in TOP if "al" not in re.findall(r"al(?=ias|\b)", template))
 
     def _fill(self, template: str, depth: int) -> str:
         rng = self.rng
@@ -296,9 +300,10 @@ class _Writer:
         return self.inner(0)
 
 
-def script(seed: int, *, bash: bool) -> list[str]:
+def script(seed: int, shell: str) -> list[str]:
     """Return the cells of one script."""
-    writer = _Writer(seed, bash=bash)
+    writer = _Writer(seed, shell)
+    bash = shell == "bash"
     rng = writer.rng
     cells = ["\n".join(writer.outer() for _ in range(rng.randint(1, 4))) for _ in range(rng.randint(2, 6))]
     first = "rm -rf /tmp/differential; mkdir -p /tmp/differential; cd /tmp/differential"

@@ -15,8 +15,8 @@ DEAR = {
 
 
 @pytest.mark.parametrize(
-    ("scenario", "place"),
+    ("scenario", "engine"),
     [pytest.param(*each, id=f"{each[0].__name__}-{each[1]}") for each in ALL if each not in ELSEWHERE | DEAR],
 )
-def test_nothing_is_left_behind(scenario: Scenario, place: str) -> None:
-    assert scenario(place) == []
+def test_nothing_is_left_behind(scenario: Scenario, engine: str) -> None:
+    assert scenario(engine) == []

@@ -123,6 +123,17 @@ def test_the_keeper_gets_its_lease(lease: int | None, arguments: list[str]) -> N
     assert body["command"][2:] == ["sandbox-keeper", *arguments]
 
 
+@pytest.mark.parametrize("target", ["/etc/hosts", "/etc", "/data"])
+def test_podman_shows_no_hosts_of_this_machine_but_those_that_are_mounted(target: str, tmp_path: Path) -> None:
+    mounts = (Mount(str(tmp_path), target, True),)
+    named = target != "/data"
+    for profile in ("sealed", "standard"):
+        body = podman_body(container_body(SandboxSpec(profile=profile, mounts=mounts), labels={}, cpus=2))
+        nothing = [mount for mount in body["host_config"]["mounts"] if mount["Source"] == "/dev/null"]
+        written = ">/etc/hosts" in body["command"][1]
+        assert (bool(nothing), written) == ((False, False) if named else (profile == "sealed", profile == "standard"))
+
+
 def test_podman_gets_what_it_understands() -> None:
     asked = podman_body(container_body(SandboxSpec(profile="sealed"), labels={}, cpus=2))["host_config"]
     assert set(asked["tmpfs"]) == {"/tmp", "/run", "/work", "/var/tmp"}

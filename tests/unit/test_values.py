@@ -159,3 +159,15 @@ def test_importing_is_light() -> None:
         assert getattr(sandbox_magic, name) is not None
     with pytest.raises(AttributeError):
         sandbox_magic.nothing  # noqa: B018 # the access is the test
+
+
+def test_a_mount_is_looked_at_again(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    spec = SandboxSpec(mounts=(Mount(str(tmp_path / "sub"), "/data"),))
+    spec.check_mounts()
+    (tmp_path / "sub").rmdir()
+    with pytest.raises(InvalidOptions, match="gone"):
+        spec.check_mounts()
+    (tmp_path / "sub").symlink_to("/etc")
+    with pytest.raises(InvalidOptions, match="a link by now"):
+        spec.check_mounts()

@@ -272,25 +272,6 @@ def test_a_tunnel_carries_everything_both_ways(echo: int) -> None:
     assert (access.sent, access.received) == (len(BIG), len(BIG))
 
 
-@pytest.mark.attack("egress by name", "a request whose head never ends (slow loris)", bounded=True)
-def test_who_does_not_finish_a_request_is_hung_up_on(gate: Gate, web: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proxy, "_HEAD_SECONDS", 0.3)
-    ours, theirs = socket.socketpair()
-    thread = threading.Thread(target=serve, args=(theirs, gate), daemon=True)
-    thread.start()
-    answer = b""
-    with ours, contextlib.suppress(OSError):
-        ours.settimeout(0.1)
-        ours.sendall(f"GET http://a.example:{web}/ HTTP/1.1\r\n".encode())
-        while b"\r\n" not in answer:  # a byte now and then makes no difference
-            ours.sendall(b"X")
-            with contextlib.suppress(TimeoutError):
-                answer += ours.recv(1 << 16)
-    thread.join(20)
-    assert not thread.is_alive() and status(answer) == 408
-    assert "in time" in gate.log()[-1].reason
-
-
 def test_a_tunnel_that_one_side_has_left_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(proxy, "_LEFT_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -447,6 +428,16 @@ def test_a_sandbox_without_what_it_takes_is_an_error_that_says_so(tmp_path: Path
     machine.close()
 
 
+def saying(frames: bytes, folder: Path) -> HostMachine:
+    """Return a "sandbox" whose program says these frames and then listens to nothing."""
+    (folder / "frames").write_bytes(frames)
+    (folder / "sh").write_text(f"#!/bin/sh\nread -r go; echo ready; /bin/cat {folder}/frames; exec /bin/sleep 100\n")
+    (folder / "sh").chmod(0o755)
+    machine = HostMachine(str(folder))
+    machine.open = lambda argv, **_: HostMachine.open(machine, [str(folder / "sh")])  # type: ignore[method-assign]
+    return machine
+
+
 @pytest.mark.parametrize(
     "frames",
     [
@@ -461,17 +452,31 @@ def test_a_sandbox_without_what_it_takes_is_an_error_that_says_so(tmp_path: Path
 )  # fmt: skip
 def test_a_hostile_stream_costs_itself_only(tmp_path: Path, frames: bytes) -> None:
     """What speaks for the sandbox breaks the rules: the relay ends, the memory is bounded, nothing is raised here."""
-    (tmp_path / "frames").write_bytes(frames)
-    (tmp_path / "sh").write_text(
-        f"#!/bin/sh\nread -r go; echo ready; /bin/cat {tmp_path}/frames; exec /bin/sleep 100\n"
-    )
-    (tmp_path / "sh").chmod(0o755)
     served: list[socket.socket] = []
-    machine = HostMachine(str(tmp_path))
-    machine.open = lambda argv, **_: HostMachine.open(machine, [str(tmp_path / "sh")])  # type: ignore[method-assign]
+    machine = saying(frames, tmp_path)
     opened = Relay(machine, served.append)
     until("it has ended", lambda: not opened._thread.is_alive())
     assert not opened.alive and not opened._channels
     for sock in served:
+        sock.close()
+    machine.close()
+
+
+def test_one_that_makes_us_answer_and_does_not_listen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay, "_QUEUED_MAX", 1000)
+    monkeypatch.setattr(relay, "_SERVED", 1)
+    frames = inside.HEAD.pack(inside.OPEN, 1, 0) + inside.HEAD.pack(inside.GONE, 1, 0)
+    machine = saying(frames * 50_000, tmp_path)  # all but the first are turned away, in 7 bytes
+    held: list[socket.socket] = []
+    release = threading.Event()
+
+    def serve(sock: socket.socket) -> None:
+        held.append(sock)
+        release.wait(60)
+
+    opened = Relay(machine, serve)
+    until("it has ended", lambda: not opened._thread.is_alive())
+    release.set()
+    for sock in held:
         sock.close()
     machine.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from collections.abc import Iterator
@@ -23,17 +24,16 @@ def greeter() -> Iterator[int]:
     """The port of a server on this machine that greets whoever connects."""
 
     def greet() -> None:
-        for _ in range(2):
-            sock, _ = listener.accept()
-            with sock:
-                sock.sendall(b"hello from here\n")
+        with contextlib.suppress(OSError):
+            while True:
+                sock, _ = listener.accept()
+                with sock:
+                    sock.sendall(b"hello from here\n")
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=greet)
-        thread.start()
+        threading.Thread(target=greet, daemon=True).start()
         yield listener.getsockname()[1]
-        with socket.create_connection(listener.getsockname()):
-            thread.join(20)
+        listener.shutdown(socket.SHUT_RDWR)
 
 
 def load(client: docker.DockerClient) -> None:
