@@ -37,7 +37,7 @@ def daemon() -> Iterator[Daemon]:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same questions, asked sooner."""
-    monkeypatch.setattr(pulse, "SILENT_SECONDS", 2.0)
+    monkeypatch.setattr(pulse, "SILENT_SECONDS", 1.5)
     monkeypatch.setattr(docker, "_ANSWER_SECONDS", 3.0)
     monkeypatch.setattr(files, "_ASK_SECONDS", 2.0)
 
