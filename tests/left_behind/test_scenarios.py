@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+
 import pytest
 import scenarios
 from scenarios import ALL, EVERYWHERE, Scenario
+
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # the SDK leaves those that fail
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    yield
+    gc.collect()  # while such warnings are ignored
+
 
 # With Docker these are in tests/notebook/test_kernel_life.py.
 ELSEWHERE = {(scenario, "docker") for scenario in EVERYWHERE} - {(scenarios.sigkill_between_create_and_start, "docker")}
