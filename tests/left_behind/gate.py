@@ -77,6 +77,7 @@ class Gate:
                 there.connect(self._engine)
             except OSError:
                 here.close()
+                there.close()
                 continue
             self._ends += [here, there]
             for source, target, asks in ((here, there, True), (there, here, False)):
