@@ -17,6 +17,7 @@ from .scripts import script
 _REST = 20  # one script in so many rests between its cells, so that the checkpoint is written
 _REST_SECONDS = 0.08
 _SECONDS = 30
+PLAIN = {"zsh": "zsh -f"}  # as ours: without the files of a user
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Outcome:
 # trace, what it says of processes that a signal has ended, and how an interactive one takes its leave.
 _FOLDS = (
     (r"^(?:/tmp/script|bash): (?:eval: )?(?:line \d+: )?", "sh: "),
+    (r"^(?:\(eval\)|/tmp/script|h\d|ff|gg):(\w+:)?\d+: ", r"sh: \1"),
+    (r"^\+\S+:\d+> ", "+ "),
     (r"^/proc/\d+/fd/5: line \d+: ", "sh: "),
     (r"^(?:/tmp/script|sh|/bin/sh): (?:line )?\d+: (?:eval: )?", "sh: "),
     (r"^\++(?=\S* )", "+"),
@@ -84,7 +87,7 @@ def through_session(box: Sandbox, cells: list[str], *, rest: float = 0) -> list[
 def through_shell(box: Sandbox, cells: list[str], shell: str) -> Outcome:
     """Run the same as one script."""
     text = "\n".join(cells) + "\n"
-    result = _in_time(box, f"cat >/tmp/script; cd /work; {shell} /tmp/script </dev/null", stdin=text)
+    result = _in_time(box, f"cat >/tmp/script; cd /work; {PLAIN.get(shell, shell)} /tmp/script </dev/null", stdin=text)
     return Outcome(folded(result.stdout), folded(result.stderr), result.exit_code)
 
 
@@ -105,8 +108,9 @@ def _error_ends_the_script(ours: list[Outcome], plain: Outcome, cells: list[str]
 
 def _cells_are_parsed_apart(ours: list[Outcome], plain: Outcome, cells: list[str]) -> bool:
     """Something left open in a cell: an error there, and in a script at the end of the file, or where it is closed."""
-    return "syntax error" in plain.stderr and any(
-        seen.stdout == _before_farewell(plain.stdout) and "syntax error" in seen.stderr for seen in ours
+    error = re.compile("syntax error|parse error|unmatched")
+    return error.search(plain.stderr) is not None and any(
+        _before_farewell(plain.stdout).startswith(seen.stdout) and error.search(seen.stderr) for seen in ours
     )
 
 
@@ -131,6 +135,12 @@ _FATAL = (
     r"sh: .*(unbound variable|not set|never: w\w+|never: aXb|syntax error|No such file|not found|Illegal|bad|"
     r"unexpected|[Bb]ad (number|substitution)|readonly|read only|can't|[Dd]ivision|expecting)"
 )
+
+
+def _zsh_reads_a_cell_whole(ours: list[Outcome], plain: Outcome, cells: list[str]) -> bool:
+    return any("unalias echo" in cell for cell in cells)
+
+
 SAME = "the same"
 RULES: dict[str, Callable[[list[Outcome], Outcome, list[str]], bool]] = {
     SAME: _same,
@@ -138,6 +148,8 @@ RULES: dict[str, Callable[[list[Outcome], Outcome, list[str]], bool]] = {
     "each cell is parsed by itself": _cells_are_parsed_apart,
     "under set -e the last status of a cell counts": _errexit_sees_the_last_status,
 }
+
+ZSH = {"zsh reads a cell whole, so an alias counts from the next one on": _zsh_reads_a_cell_whole}
 
 
 @dataclass
@@ -168,7 +180,8 @@ def compare(box: Sandbox, seeds: Iterable[int], shell: str) -> Report:
         ours = through_session(box, cells, rest=0 if seed % _REST else _REST_SECONDS)
         plain = through_shell(box, cells, shell)
         report.cells += len(ours)
-        for name, explains in RULES.items():
+        rules = RULES | ZSH if shell == "zsh" else RULES
+        for name, explains in rules.items():
             if explains(ours, plain, cells):
                 report.counts[name] += 1
                 break
