@@ -135,7 +135,7 @@ class ShellLink:
                 for event in protocol.receive(stream, data):
                     if isinstance(event, Ready):
                         transport.send(protocol.start())
-                if protocol.halved or protocol.state is State.CLOSED:
+                if protocol.severed:
                     code = transport.exit_code()
                     raise ShellExited(f"the sandbox's shell ended at once (exit code {code}): has the image a sh?")
 
@@ -202,7 +202,7 @@ class ShellLink:
 
     def orphaned(self) -> bool:
         """Whether shell and supervisor are gone, although something that they have left keeps a stream open."""
-        if self.protocol.halved:
+        if self.protocol.severed:
             return True
         tests = f"[ -d /proc/{self.protocol.supervisor_pid} ] || [ -d /proc/{self.shell_pid} ]"
         with contextlib.suppress(SandboxError):  # nobody can say

@@ -187,9 +187,9 @@ class ShellProtocol:
         self._quiet = False  # whether the last cell has left no job in the background, and us the shell's stdin
 
     @property
-    def halved(self) -> bool:
-        """Whether one stream has ended and the other not: then nobody is there who holds both."""
-        return len(self._closed) == 1
+    def severed(self) -> bool:
+        """Whether a stream has ended: nobody is there any more who holds both."""
+        return bool(self._closed)
 
     def boot(self) -> bytes:
         """Return the first bytes to send; `Ready` answers them."""

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from sandbox_magic.engines import bwrap, cgroups, limits, seccomp, traces
+from sandbox_magic.engines import bwrap, cgroups, limits, pinning, seccomp, traces
 from sandbox_magic.engines.base import Engine, Found, Machine, Probe, Progress, Sweep, labels_of_mine, silent
 from sandbox_magic.engines.bubblewrap_arguments import (
     ETC_COPIED,
@@ -162,8 +162,8 @@ class BubblewrapMachine(Machine):
         if self._leaf is not None:
             limits |= {"limits by": self._leaf.kind, "oom killed": self._leaf.reached()["memory"] > 0}
         else:
-            by = "a watchdog for memory, rlimits for processes: this host lets us make no control group"
-            limits |= {"cpus limit": "none", "limits by": by}
+            by = "a watchdog for memory, rlimits for processes, pinning to processors"
+            limits["limits by"] = f"{by}: this host lets us make no control group"
         return {"engine": "bubblewrap", "sandbox": self.id[:12], "online": False, **limits}
 
     def unenforced(self, _ask: Callable[[str], str]) -> tuple[str, ...]:
@@ -171,8 +171,10 @@ class BubblewrapMachine(Machine):
         inside = limits.process_1(self._process.pid)
         said = limits.of_process(inside)
         if self._leaf is None:
-            missing = ["processors (this host lets us make no control group)"]
-            missing += limits.rlimits({"processes": self._limits.pids}, said)
+            missing = [
+                *pinning.missing(inside, self._limits.cpus),
+                *limits.rlimits({"processes": self._limits.pids}, said),
+            ]
         else:
             missing = ["control group (process 1 is not in it)"] * (not self._leaf.holds(inside))
         return (*missing, *limits.rlimits(limits.OF_A_PROCESS, said), *limits.in_memory(self._folders, said))
@@ -293,10 +295,9 @@ class BubblewrapEngine(Engine):
             machine = BubblewrapMachine(process, trace, uid, spec, leaf, reports)
             try:
                 machine.child = _child(info)  # also without a group: it would die of a pipe that nobody reads
-                if leaf is not None and machine.child:
-                    leaf.join(
-                        process.pid, machine.child
-                    )  # nothing of the sandbox runs yet; meanwhile it is being set up
+                if machine.child:  # nothing of the sandbox runs yet; meanwhile it is being set up
+                    limited = (process.pid, machine.child)
+                    pinning.pin(limited, _wish(spec).cpus) if leaf is None else leaf.join(*limited)
             except BaseException:
                 machine.close()
                 raise
@@ -320,7 +321,7 @@ class BubblewrapEngine(Engine):
         etc = {file: _memory_file(text.encode(), stack) for file, text in etc_files().items()}
         etc |= {file: _opened(f"/etc/{file}", stack) for file in ETC_COPIED if Path("/etc", file).is_file()}
         closed = closed_to(Path(candidate.path), uid)
-        calls = seccomp.program(sealed=spec.profile == "sealed")
+        calls = seccomp.program(sealed=spec.profile == "sealed", pinned=limits)
         return Given(
             bwrap=bwrap.copied(candidate.path, traces.home()) if closed else candidate.path,
             no_userns=candidate.no_userns,

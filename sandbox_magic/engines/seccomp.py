@@ -56,11 +56,12 @@ def numbers() -> Mapping[str, tuple[int | None, int | None]]:
 
 
 @cache
-def program(*, sealed: bool, machine: str | None = None) -> bytes | None:
+def program(*, sealed: bool, pinned: bool = False, machine: str | None = None) -> bytes | None:
     """Return the filter for the kernel; `None` for a machine whose numbers we do not have.
 
     Args:
         sealed: Without the rules that need a capability, which nothing has in the profile of that name.
+        pinned: Without the call by which a process leaves the processors that it was given.
         machine: Its name in `uname`; this one's by default.
     """
     machine = machine or platform.machine()
@@ -74,6 +75,8 @@ def program(*, sealed: bool, machine: str | None = None) -> bytes | None:
         if sealed and rule.get("includes", {}).get("caps"):
             continue
         for call in rule["names"]:
+            if pinned and call == "sched_setaffinity":
+                continue
             if (number := numbers()[call][column]) is not None:
                 outcomes.setdefault(number, []).extend(_rule(rule))
     if (ioctl := numbers()["ioctl"][column]) is not None:  # Docker's tables cannot say it: they compare 64 bits

@@ -95,7 +95,7 @@ def said(process: subprocess.Popen[str]) -> str:
 def test_state_and_files_and_nothing_is_left(start: Start, home: Path) -> None:
     program = f"""{BEGIN}
 import os
-with Sandbox(engine="bubblewrap", allow_degraded=True) as box:
+with Sandbox(engine="bubblewrap") as box:
     box.run("cd /tmp; here=kept")
     print(box.run("echo $here $(pwd) $(id -u)").stdout.strip())
     box.put("/etc/hostname", "/work/name")
@@ -110,7 +110,7 @@ print(os.listdir({str(home / "run" / "sandbox-magic")!r}))
 
 def test_a_memory_hog_is_ended_and_the_next_command_works(start: Start) -> None:
     program = f"""{BEGIN}
-with Sandbox(engine="bubblewrap", allow_degraded=True, memory="64m") as box:
+with Sandbox(engine="bubblewrap", memory="64m") as box:
     little = box.run("dd if=/dev/zero of=/dev/null bs=16M count=1 2>/dev/null")
     hog = box.run("dd if=/dev/zero of=/dev/null bs=200M count=1000000 2>/dev/null", timeout=20)
     print(little.exit_code, hog.exit_code == 0, hog.timed_out, box.run("echo again").stdout.strip())
@@ -130,7 +130,7 @@ print(len({candidate.path for candidate in bwrap.candidates() if not candidate.f
 
 def test_after_a_fork_bomb_the_next_command_works(start: Start) -> None:
     program = f"""{BEGIN}
-with Sandbox(engine="bubblewrap", allow_degraded=True, pids=50, shell="bash") as box:
+with Sandbox(engine="bubblewrap", pids=50, shell="bash") as box:
     box.run("here=kept")
     try:
         bomb = box.run("bomb() {{ bomb | bomb & }}; bomb; sleep 1", timeout=3)
@@ -145,7 +145,7 @@ with Sandbox(engine="bubblewrap", allow_degraded=True, pids=50, shell="bash") as
 def test_many_small_processes_are_no_memory_hog(start: Start) -> None:
     """What they share counts once: 40 shells have far more resident memory than memory of their own."""
     program = f"""{BEGIN}
-with Sandbox(engine="bubblewrap", allow_degraded=True, memory="24m", shell="bash") as box:
+with Sandbox(engine="bubblewrap", memory="24m", shell="bash") as box:
     result = box.run("for i in $(seq 40); do (sleep 2; :) & done; wait")
     print(result.exit_code, result.shell_ended)
 """
@@ -156,21 +156,34 @@ with Sandbox(engine="bubblewrap", allow_degraded=True, memory="24m", shell="bash
 def test_what_cannot_be_limited_is_refused_and_said(start: Start) -> None:
     program = f"""{BEGIN}
 try:
-    Sandbox(engine="bubblewrap").start()
+    Sandbox(engine="bubblewrap", cpus=0.5).start()
 except LimitNotEnforced as error:
     print(error.limits)
-with Sandbox(engine="bubblewrap", allow_degraded=True) as box:
+with Sandbox(engine="bubblewrap", cpus=0.5, allow_degraded=True) as box:
     print(box.run("true").notes)
     print(box.status()["not enforced"])
 """
-    missing = "processors (this host lets us make no control group)"
+    missing = "processors (1 instead of 0.5: no control group can be made here)"
     assert said(start("-c", program)).splitlines() == [f"({missing!r},)", f"('not enforced: {missing}',)", missing]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="this user may have been given control groups")
+def test_whole_processors_are_given_and_no_others_can_be_taken(start: Start) -> None:
+    program = f"""{BEGIN}
+with Sandbox(engine="bubblewrap", cpus=1) as box:
+    print(box.run("true").notes, box.run("nproc").stdout.strip())
+    print(box.run("taskset -p ffff $$").exit_code != 0, box.run("nproc").stdout.strip(), box.status()["cpus limit"])
+"""
+    assert said(start("-c", program)).splitlines() == ["() 1", "True 1 1"]
+
+
+def test_the_doctor_says_what_limits(start: Start) -> None:
     facts = json.loads(said(start("-m", "sandbox_magic", "doctor", "--json")))
     (limits,) = [engine["limits"] for engine in facts["engines"] if engine["available"]]
     assert {limit["name"]: limit["verdict"] for limit in limits} == {
         "memory": "enforced",
         "processes": "enforced",
-        "processors": "not enforced",
+        "processors": "unknown",
     }
     assert "a watchdog for memory" in limits[0]["why"]
 
@@ -179,7 +192,7 @@ with Sandbox(engine="bubblewrap", allow_degraded=True) as box:
 def test_nothing_outlives_the_owner(start: Start, home: Path) -> None:
     program = f"""{BEGIN}
 import time
-box = Sandbox(engine="bubblewrap", allow_degraded=True).start()
+box = Sandbox(engine="bubblewrap").start()
 box.run("setsid sleep 1000 >/dev/null 2>&1 &")
 print("ready", flush=True)
 time.sleep(1000)
