@@ -58,7 +58,8 @@ SPACES = [
         call("clone3", "$arguments", 64, before=f'$arguments = pack("Q8", {NEW_USER}, 0, 0, 0, 17, 0, 0, 0)'),
         without=NAMESPACES),
     Try("namespaces", "a user namespace, then the control groups (CVE-2022-0492)",
-        "unshare -UrmC sh -c 'mount -t cgroup -o rdma cgroup /tmp'"),
+        "unshare -UrmC sh -c 'for name in memory pids rdma; do mount -t cgroup -o $name cgroup /tmp && "
+        ": >>/tmp/release_agent && exit; done; false'", f"{DENIED}|wrong fs type"),
     Try("namespaces", "a new mount namespace", call("unshare", NEW_MOUNTS)),
     Try("namespaces", "a new network namespace", call("unshare", NEW_NETWORK)),
     Try("namespaces", "a new PID namespace", call("unshare", NEW_PROCESSES)),

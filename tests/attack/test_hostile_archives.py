@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,15 +51,12 @@ def test_it_is_refused_and_nothing_changes(world: Path, case: str) -> None:
             raise Breach(sorted(set(after) ^ set(before)))
 
 
-@pytest.mark.attack("archives", "a million members", bounded=True)
-def test_a_million_members(tmp_path: Path) -> None:
-    """The end comes early, and what is given up costs neither memory nor files."""
-    tracemalloc.start()
-    with pytest.raises(TransferError, match="more than 10000 files"):
-        unpack(tmp_path, b"".join(member(b"%d" % number) for number in range(20_000)), 1 << 16)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 60_000_000
+@pytest.mark.attack("archives", "more members than the limit", bounded=True)
+def test_more_members_than_the_limit(tmp_path: Path) -> None:
+    """The end comes early, and nothing of what was written until then stays."""
+    archive = b"".join(member(b"%d" % number) for number in range(301))
+    with pytest.raises(TransferError, match="more than 300 files"):
+        unpack(tmp_path, archive, 1 << 20, max_files=300)
     assert names(tmp_path) == set()
 
 
