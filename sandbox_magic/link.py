@@ -132,10 +132,10 @@ class ShellLink:
             if left <= 0:
                 raise StartTimeout(f"the shell in the sandbox did not answer in {_START_SECONDS:g} s")
             for stream, data in transport.receive(left):
-                for event in protocol.receive(stream, data):
-                    if isinstance(event, Ready):
-                        transport.send(protocol.start())
-                if protocol.halved or protocol.state is State.CLOSED:
+                events = protocol.receive(stream, data)
+                if any(isinstance(event, Ready) for event in events):
+                    transport.send(protocol.start())
+                if protocol.halved or any(isinstance(event, Exited) for event in events):
                     code = transport.exit_code()
                     raise ShellExited(f"the sandbox's shell ended at once (exit code {code}): has the image a sh?")
 
