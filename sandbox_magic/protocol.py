@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from sandbox_magic.errors import InvalidOptions, ProtocolError
-from sandbox_magic.shell.lines import Lines, octal, quote
+from sandbox_magic.shell.lines import Lines, octal
 
 STDOUT, STDERR = "stdout", "stderr"
 STREAMS = (STDOUT, STDERR)
@@ -230,25 +230,22 @@ class ShellProtocol:
             raise InvalidOptions("a cell cannot hold a NUL byte: no shell can read it. Write it as \\0 for printf.")
         if not text.endswith(b"\n"):
             text += b"\n"  # else a backslash at the end would be an argument
-        word = self._lines.word
-        for flag in set(self._flags) & set(self._lines.lifted):
-            text = b"\\%s set -%s;" % (word, flag.encode()) + text
-        if "a" in self._flags:  # it was exported when the last cell's end set it
-            text = b"\\%s unset __;__=' ';" % word + text
-        status = self.last_exit_code if "e" not in self._flags else 0  # with -e it would end the shell
-        token = self._token = self._fresh_token()
         lines = self._lines
+        for flag in lines.lifted:
+            if flag in self._flags:
+                text = b"\\%s set -%s;" % (lines.word, flag.encode()) + text
+        if "a" in self._flags:  # it was exported when the last cell's end set it
+            text = b"\\%s unset __;__=' ';" % lines.word + text
+        status = self.last_exit_code if "e" not in self._flags else 0  # with -e it would end the shell
+        self._token = self._fresh_token()
         head = b"" if stdin is None else lines.input.replace(b"@INPUT@", octal(stdin))
-        run = lines.run.replace(b"@TOKEN@", token).replace(b"@CODE@", b"%d" % status)
+        reads = (source or "/dev/null").encode() if stdin is None else lines.stdin
         fenced = not (soon and self._quiet) or bool(source)  # whose other end must know when it was opened
-        run = run.replace(b"@BEGIN@", lines.begin.replace(b"@TOKEN@", token) if fenced else b"")
-        self._aliases |= any(word in text for word in _MAKES_ALIASES)
-        run = run.replace(b"@GUARD@", lines.guard if self._aliases else b"")
-        run = run.replace(b"@STDIN@", (source or "/dev/null").encode() if stdin is None else lines.stdin)
+        self._aliases = self._aliases or any(word in text for word in _MAKES_ALIASES)
         self.state = State.SENT if fenced else State.RUNNING
         self._inside = dict.fromkeys(STREAMS, not fenced)
         self._ended.clear()
-        return head + run.replace(b"@TEXT@", quote(text))
+        return head + lines.cell(self._token, status, text, reads, fenced=fenced, guarded=self._aliases)
 
     def _fresh_token(self) -> bytes:
         """Return random digits that were never used; drawn for many cells at once, for each draw is a system call."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 import time
@@ -291,12 +290,12 @@ class Session:
         wait = run.tick() if run.tick is not None else None
         if time.monotonic() >= run.rescue_due:
             self._rescue(run)
-        left = min(run.rescue_due, math.inf if run.deadline is None else run.deadline) - time.monotonic()
-        left = min(left, run.pulse.wait(heard=run.heard))
+        due = run.rescue_due if run.deadline is None else min(run.deadline, run.rescue_due)
+        left = min(due - time.monotonic(), run.pulse.wait(heard=run.heard))
         run.heard = False
         if run.ladder.climbing:
             left = min(left, run.ladder.wait())
-        return max(0.0, min(left, math.inf if wait is None else wait))
+        return max(0.0, left if wait is None else min(left, wait))
 
     def _cell(self, run: Run) -> tuple[int, int, int]:
         """Return what the control shell finds the cell's processes by: shell, supervisor, age in 10 ms."""

@@ -46,14 +46,37 @@ class Lines:
         self.init = fill("init").replace(b"@TOKEN@", token)
         self.save = fill("save")
         self.input = fill("input")
-        self.begin = fill("begin")[:-1] if "begin" in parts else b""
-        self.guard = fill("guard")[:-1] if "guard" in parts else b""
-        self.run = fill("run") + fill("again")
+        self._begin = fill("begin")[:-1] if "begin" in parts else b""
+        self._guard = fill("guard")[:-1] if "guard" in parts else b""
+        self._run = fill("run") + fill("again")
+        self._forms: dict[tuple[bool, bool], bytes] = {}
         self.recover, self.last = fill("recover" if "recover" in parts else "again"), fill("last")
         self.stdin = f"/proc/{pid}/fd/8".encode()
         self.word = b"command" if name == "posix.sh" else b"builtin"  # see the files
         # Options that would show our lines or export $__: lifted between cells, set again inside.
         self.lifted = "axv" if name == "zsh.sh" else "axvH"
+
+    def cell(self, token: bytes, code: int, text: bytes, stdin: bytes, *, fenced: bool, guarded: bool) -> bytes:  # what varies
+        """Return the lines of one cell.
+
+        Args:
+            token: Of its fences.
+            code: What ``$?`` shall be.
+            text: The cell.
+            stdin: What it reads, a path.
+            fenced: With begin fences.
+            guarded: Without aliases of the words that the lines are made of.
+        """
+        form = self._forms.get((fenced, guarded)) or self._form(fenced=fenced, guarded=guarded)
+        return form % {b"TOKEN": token, b"CODE": b"%d" % code, b"TEXT": quote(text), b"STDIN": stdin}
+
+    def _form(self, *, fenced: bool, guarded: bool) -> bytes:
+        form = self._run.replace(b"@BEGIN@", self._begin if fenced else b"")
+        form = form.replace(b"@GUARD@", self._guard if guarded else b"").replace(b"%", b"%%")
+        for name in (b"TOKEN", b"CODE", b"TEXT", b"STDIN"):
+            form = form.replace(b"@%b@" % name, b"%%(%b)b" % name)
+        self._forms[fenced, guarded] = form
+        return form
 
 
 def _script(shell: str) -> str:
