@@ -56,7 +56,7 @@ class Lines:
         # Options that would show our lines or export $__: lifted between cells, set again inside.
         self.lifted = "axv" if name == "zsh.sh" else "axvH"
 
-    def cell(self, token: bytes, code: int, text: bytes, stdin: bytes, *, fenced: bool, guarded: bool) -> bytes:  # what varies
+    def cell(self, token: bytes, code: int, text: bytes, stdin: bytes, *, fenced: bool, guarded: bool) -> bytes:
         """Return the lines of one cell.
 
         Args:
