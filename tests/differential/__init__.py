@@ -46,6 +46,7 @@ _FOLDS = (
     (r"^\+[^ ]+:\d+>(?= )", "+"),  # zsh
     (r"^\++(?=\S* )", "+"),
     (r"^(?:sh: +\d+ )?(?:Terminated|Killed)\b.*\n", ""),
+    (r"^sh: +(?:eval: )?(\w+: )?line \d+: ", r"sh: \1"),
     (r"^exit\n", ""),
     (r"^(?:\(pwd now: .*\)|sh: .*(?:terminated|killed) .*)\n", ""),  # zsh
 )
@@ -136,7 +137,7 @@ def _before_farewell(stdout: str) -> str:
 
 _FATAL = (
     r"sh: .*(unbound variable|not set|never: w\w+|never: aXb|syntax error|No such file|not found|Illegal|bad|"
-    r"unexpected|[Bb]ad (number|substitution)|readonly|read only|can't|[Dd]ivision|expecting|"
+    r"unexpected|[Bb]ad (number|substitution)|readonly|read only|can't|[Dd]ivi(sion|de)|expecting|"
     r"parse error|read-only|no such option|not an ident)"
 )
 
