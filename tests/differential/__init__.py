@@ -46,7 +46,7 @@ _FOLDS = (
     (r"^\+[^ ]+:\d+>(?= )", "+"),  # zsh
     (r"^\++(?=\S* )", "+"),
     (r"^(?:sh: +\d+ )?(?:Terminated|Killed)\b.*\n", ""),
-    (r"^sh: +(?:eval: )?(\w+: )?line \d+: ", r"sh: \1"),
+    (r"^sh: +(?:eval: )?([\w.]+: )?line \d+: ", r"sh: \1"),
     (r"^exit\n", ""),
     (r"^(?:\(pwd now: .*\)|sh: .*(?:terminated|killed) .*)\n", ""),  # zsh
 )
