@@ -37,12 +37,10 @@ class Outcome:
 # What output is compared without, see docs/cells.md: where an error was (a cell is no file), how deep bash nests its
 # trace, what it says of processes that a signal has ended, and how an interactive one takes its leave.
 _FOLDS = (
-    (r"^(?:\w+:)?(?:/tmp/script|\(eval\)|zsh|ff|gg):(?:\w+:)?(?:\d+: ?)?", "sh: "),  # zsh
-    (r"(^|\[)(?:/tmp/script|bash): (?:eval: )?(?:line \d+: )?", r"\1sh: "),
-    (r"^(?:\(eval\)|/tmp/script|h\d|ff|gg):(\w+:)?\d+: ", r"sh: \1"),
-    (r"^\+\S+:\d+> ", "+ "),
-    (r"^/proc/\d+/fd/5: line \d+: ", "sh: "),
+    (r"^(?:\w+:)?(?:/tmp/script|\(eval\)|zsh|ff|gg):(?:\w+:)?(?:\d+: ?)", "sh: "),  # zsh
     (r"^(?:/tmp/script|sh|/bin/sh): (?:line )?\d+: (?:eval: )?", "sh: "),
+    (r"(^|\[)(?:/tmp/script|bash): (?:eval: )?(?:line \d+: )?", r"\1sh: "),
+    (r"^/proc/\d+/fd/5: line \d+: ", "sh: "),
     (r"^\+[^ ]+:\d+>(?= )", "+"),  # zsh
     (r"^\++(?=\S* )", "+"),
     (r"^(?:sh: +\d+ )?(?:Terminated|Killed)\b.*\n", ""),
@@ -142,12 +140,6 @@ _FATAL = (
 )
 
 
-def _exit_trap_without_redirections(ours: list[Outcome], plain: Outcome, cells: list[str]) -> bool:
-    last = ours[-1]
-    said = replace(last, stdout=last.stdout.replace("trapped\n", ""))
-    return said == replace(plain, stdout=plain.stdout.replace("trapped\n", "")) and "set -e" in "".join(cells)
-
-
 def _zsh_reads_a_cell_whole(ours: list[Outcome], plain: Outcome, cells: list[str]) -> bool:
     return any("unalias echo" in cell for cell in cells)
 
@@ -156,7 +148,6 @@ SAME = "the same"
 RULES: dict[str, Callable[[list[Outcome], Outcome, list[str]], bool]] = {
     SAME: _same,
     "an error that ends a script does not end the session": _error_ends_the_script,
-    "an EXIT trap in a subshell that set -e ends prints outside the redirections": _exit_trap_without_redirections,
     "each cell is parsed by itself": _cells_are_parsed_apart,
     "under set -e the last status of a cell counts": _errexit_sees_the_last_status,
 }
