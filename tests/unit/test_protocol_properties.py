@@ -44,7 +44,7 @@ class Peer:
 
     def send(self) -> bytes:
         line = self.protocol.send("true")
-        match = re.search(rb"__='([0-9a-f]{8}) ", line)
+        match = re.search(re.escape(self.marker[1:]) + rb"([0-9a-f]{8}) ", line)
         assert match
         return self.marker + match[1]
 
