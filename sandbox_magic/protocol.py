@@ -25,7 +25,7 @@ _RS = b"\x1e"
 _PREFIX = 16  # hexadecimal digits
 _TOKEN = 8  # the same; together 96 random bits, short because bash reads its lines byte by byte
 _SUPERVISOR = b"0" * _TOKEN
-_MAKES_ALIASES = (b"alias", b"ALIAS", b"eval", b"source", b". ")  # in a cell; other text comes from these
+_SPOILERS = (b"alias", b"ALIAS", b"enable", b"eval", b"source", b". ")  # in a cell; other text comes from these
 _FENCE_MAX = 160  # bytes after the marker: a word, a number or two, or the path of a shell
 UNKNOWN_EXIT = 128 + 31  # SIGSYS: a shell could not report (see shell/bash.sh), or a supervisor has lost us
 
@@ -181,7 +181,7 @@ class ShellProtocol:
         self._dead: dict[str, list[bytes]] = {}
         self._closed: set[str] = set()
         self._lines: Lines | None = None
-        self._aliases = False
+        self._spoiled = False
         self._initialized = False
         self._full = False
         self._quiet = False  # whether the last cell has left no job in the background, and us the shell's stdin
@@ -241,11 +241,11 @@ class ShellProtocol:
         head = b"" if stdin is None else lines.input.replace(b"@INPUT@", octal(stdin))
         reads = (source or "/dev/null").encode() if stdin is None else lines.stdin
         fenced = not (soon and self._quiet) or bool(source)  # whose other end must know when it was opened
-        self._aliases = self._aliases or any(word in text for word in _MAKES_ALIASES)
+        self._spoiled = self._spoiled or any(word in text for word in _SPOILERS)
         self.state = State.SENT if fenced else State.RUNNING
         self._inside = dict.fromkeys(STREAMS, not fenced)
         self._ended.clear()
-        return head + lines.cell(self._token, status, text, reads, fenced=fenced, guarded=self._aliases)
+        return head + lines.cell(self._token, status, text, reads, fenced=fenced, guarded=self._spoiled)
 
     def _fresh_token(self) -> bytes:
         """Return random digits that were never used; drawn for many cells at once, for each draw is a system call."""

@@ -22,7 +22,7 @@ from sandbox_magic.spec import Mount, parse_size
 EXAMPLES = """\
   %%sandbox                              run the lines below in the sandbox's shell
   %%sandbox --network                    only this cell may use the network
-  %%sandbox --network pypi.org           only this cell may, and only this name
+  %%sandbox --network www.example.org    only this cell may, and only this name
   %%sandbox -o listing --timeout 60      stdout into the variable `listing`, at most 60 s
   %%sandbox -n py --image python:3.12    another sandbox beside the default one
   %sandbox ls -l "my file"               one command; returns its Result

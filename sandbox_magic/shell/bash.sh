@@ -58,17 +58,21 @@ exec >@FD@/1 2>@FD@/4;
 # Begin fences, which a cell has that does not come right after one that has left no jobs (see ShellProtocol.send). They
 # also say that its stdin is open.
 #: begin
-\builtin printf '\036@PREFIX@@TOKEN@ begin\n'>@FD@/1;\builtin printf '\036@PREFIX@@TOKEN@ begin\n'>@FD@/4;
+{ \builtin printf '\036@PREFIX@@TOKEN@ begin\n'>@FD@/1;\builtin printf '\036@PREFIX@@TOKEN@ begin\n'>@FD@/4;
 
 # The cell and its end fences, which also say whether stdin is still a pipe of lines (a cell may have closed it), and $!.
 # Then, while its outcome travels, what a new shell would need: the last process id (the cell's processes have later
-# ones) and the exports; ERR and DEBUG traps are lifted and kept; and the builtins that the next cell needs. The first
-# failure is for `report`. (A function named `builtin` is found by the $__ that stays: see `last`.)
+# ones) and the exports; ERR and DEBUG traps are lifted and kept. The first failure is for `report`. (A function named `builtin` is found by the $__ that stays: see `last`.)
 #: run
-__='@CODE@ @TEXT@';{ @BEGIN@\. @FD@/5;}<@STDIN@;{ __="$? $- @TOKEN@";[[ -p /dev/fd/0 ]];\builtin printf '\036@PREFIX@@TOKEN@ end %s\n' "$__ $?${!-quiet}">@FD@/1&&\builtin printf '\036@PREFIX@@TOKEN@ end\n'>@FD@/4&&\builtin read -r __</proc/loadavg&&{ \builtin printf ': %s\n' "$__";\builtin export -p;\builtin printf '__=restored\n';}>|@FD@/7&&\builtin trap -p ERR DEBUG>@FD@/9&&\builtin trap - ERR DEBUG&&\builtin enable . eval kill return set||\. @FD@/3||\kill -SYS $$;\builtin printf -v __ %s '';@GUARD@\builtin set +axvH;PS0= PS1= PS2= PROMPT_COMMAND=;} &>/dev/null||:
+__='@CODE@ @TEXT@';@BEGIN@\. @FD@/5@BEGUN@<@STDIN@;{ __="$? $- @TOKEN@";[[ -p /dev/fd/0 ]];\builtin printf '\036@PREFIX@@TOKEN@ end %s\n' "$__ $?${!-quiet}">@FD@/1&&\builtin printf '\036@PREFIX@@TOKEN@ end\n'>@FD@/4&&\builtin read -r __</proc/loadavg&&{ \builtin printf ': %s\n' "$__";\builtin export -p;\builtin printf '__=restored\n';}>|@FD@/7&&\builtin trap -p ERR DEBUG>@FD@/9&&\builtin trap - ERR DEBUG||\. @FD@/3||\kill -SYS $$;\builtin printf -v __ %s '';@GUARD@\builtin set +axvH;PS0= PS1= PS2= PROMPT_COMMAND=;} &>/dev/null||:
 
-# In `run` once a cell has made aliases: with one of a word that our lines need, none of them could be read any more.
+#: begun
+;}
+
+# In `run` once a cell may have disabled builtins that the next one's lines need, or made aliases: with one of a word that
+# our lines need, none of them could be read any more.
 #: guard
+\builtin enable . eval kill return set;
 \builtin unalias if then else fi case esac { } [[;
 
 # The next line, also after an error that took the shell out of the line above.

@@ -47,6 +47,7 @@ class Lines:
         self.save = fill("save")
         self.input = fill("input")
         self._begin = fill("begin")[:-1] if "begin" in parts else b""
+        self._begun = fill("begun")[:-1] if "begun" in parts else b""
         self._guard = fill("guard")[:-1] if "guard" in parts else b""
         self._run = fill("run") + fill("again")
         self._forms: dict[tuple[bool, bool], bytes] = {}
@@ -65,13 +66,14 @@ class Lines:
             text: The cell.
             stdin: What it reads, a path.
             fenced: With begin fences.
-            guarded: Without aliases of the words that the lines are made of.
+            guarded: With builtins, and without aliases, of the words that the lines are made of.
         """
         form = self._forms.get((fenced, guarded)) or self._form(fenced=fenced, guarded=guarded)
         return form % {b"TOKEN": token, b"CODE": b"%d" % code, b"TEXT": quote(text), b"STDIN": stdin}
 
     def _form(self, *, fenced: bool, guarded: bool) -> bytes:
         form = self._run.replace(b"@BEGIN@", self._begin if fenced else b"")
+        form = form.replace(b"@BEGUN@", self._begun if fenced else b"")
         form = form.replace(b"@GUARD@", self._guard if guarded else b"").replace(b"%", b"%%")
         for name in (b"TOKEN", b"CODE", b"TEXT", b"STDIN"):
             form = form.replace(b"@%b@" % name, b"%%(%b)b" % name)
