@@ -183,13 +183,13 @@ class ShellLink:
 
     # ---- speaking
 
-    def send(self, code: str, stdin: bytes | None, source: str) -> State:
-        """Send a cell; return whether it counts as running already."""
+    def send(self, code: str, stdin: bytes | None, source: str) -> bool:
+        """Send a cell; return whether it has begin fences, else it counts as running already."""
         assert self._transport is not None
         soon, self._soon = self._soon, False
         self._transport.send(self.protocol.send(code, stdin=stdin, source=source, soon=soon))
         self._changed = True
-        return self.protocol.state
+        return self.protocol.state is not State.RUNNING
 
     def recover(self, *, last: bool = False) -> int:
         """Make an interrupted shell report; with `last`, or end. Return how many bytes it was sent."""

@@ -181,7 +181,7 @@ class ShellProtocol:
         self._dead: dict[str, list[bytes]] = {}
         self._closed: set[str] = set()
         self._lines: Lines | None = None
-        self._spoiled = False
+        self._spoiled = self._perilous = False  # by what some cell may have done
         self._initialized = False
         self._full = False
         self._quiet = False  # whether the last cell has left no job in the background, and us the shell's stdin
@@ -240,7 +240,9 @@ class ShellProtocol:
         self._token = self._fresh_token()
         head = b"" if stdin is None else lines.input.replace(b"@INPUT@", octal(stdin))
         reads = (source or "/dev/null").encode() if stdin is None else lines.stdin
-        fenced = not (soon and self._quiet) or bool(source)  # whose other end must know when it was opened
+        self._perilous = self._perilous or b"kill" in text  # it may end what the next cell is sent to
+        # The other end of a source must know when it was opened.
+        fenced = not (soon and self._quiet) or bool(source) or self._perilous
         self._spoiled = self._spoiled or any(word in text for word in _SPOILERS)
         self.state = State.SENT if fenced else State.RUNNING
         self._inside = dict.fromkeys(STREAMS, not fenced)

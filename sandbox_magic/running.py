@@ -51,6 +51,7 @@ class Run:
     duration: float = 0.0
     heard: bool = False  # since the pulse was looked at
     begun: bool = False
+    fenced: bool = True  # else it counts as begun when it is sent
     attempts: int = 0
     done: bool = False
     exit_code: int | None = None

@@ -18,7 +18,7 @@ from sandbox_magic.feed import Source
 from sandbox_magic.interrupts import deferred_interrupts
 from sandbox_magic.ladder import Ladder
 from sandbox_magic.link import CUT, ENDED, SANDBOX_ENDED, ShellLink
-from sandbox_magic.protocol import Died, Event, Exited, Finished, LateOutput, Output, Started, State
+from sandbox_magic.protocol import Died, Event, Exited, Finished, LateOutput, Output, Started
 from sandbox_magic.pulse import Pulse
 from sandbox_magic.result import Result
 from sandbox_magic.running import RESCUE_SECONDS, Run, Tick, preparation
@@ -247,8 +247,9 @@ class Session:
             raise ShellExited("the shell of the sandbox ended again and again before it could run the cell")
         self._link.ensure()
         run.sent_at = time.monotonic()
-        if self._link.send(run.sent or run.code, run.stdin, run.feed.path if run.feed else "") is State.RUNNING:
-            self._take(Started(), run)
+        run.fenced = self._link.send(run.sent or run.code, run.stdin, run.feed.path if run.feed else "")
+        if not run.fenced:
+            run.begin()
 
     def _execute(self, run: Run, timeout: float | None) -> None:
         """Send the cell and pump until it is done."""
@@ -343,7 +344,7 @@ class Session:
                 run.finish(run.true_code(code), ENDED + self._link.kept(), shell_ended=True)
                 self._link.succeed()
             case Exited() if run.begun:
-                self._stream_ended(run, self._link.exit_code())
+                self._stream_ended(run, self._link.exit_code() if run.fenced else None)
             case Died() | Exited():
                 self._never_began(event, run)
 

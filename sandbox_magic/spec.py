@@ -296,6 +296,10 @@ def check_env(env: dict[str, str]) -> None:
     for name, value in env.items():
         if not _NAME.fullmatch(name):
             raise InvalidOptions(f"env: {name!r} cannot be the name of a shell variable")
+        if not isinstance(value, str):
+            raise InvalidOptions(
+                f"env: the value of {name} must be text, not {type(value).__name__}: str(...) makes it"
+            )
         if "\0" in value:
             raise InvalidOptions(f"env: the value of {name} holds a NUL character")
 

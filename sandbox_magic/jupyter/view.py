@@ -17,11 +17,13 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, TextIO
 
 from sandbox_magic.ansi import AnsiFilter, Line
+from sandbox_magic.capture import KEPT
 from sandbox_magic.protocol import STDERR, STDOUT, STREAMS
 
 if TYPE_CHECKING:
     from sandbox_magic.protocol import Output
 
+_SLACK = 1 << 20  # bytes that the head may have taken of what is kept
 _SLICE = 65536  # so much is filtered before the limit is looked at again: text can be longer than its bytes
 _COUNT_INTERVAL = 0.5  # seconds between two updates of the live count
 _CONTINUATION = bytes(range(0x80, 0xC0))  # bytes that do not begin a character of UTF-8
@@ -185,7 +187,8 @@ class CellView:
     def _show_gap(self, tail: _Tail) -> None:
         """Say in one line, in place of the live count, which is always shorter, what is missing here."""
         start = "\r" if self._count else self._writer.new_line()
-        text = f"... {_amount(tail.lost_lines, tail.lost_bytes)} not shown here; all of it: {self._where}"
+        much = f"the first {KEPT >> 20} MB of it" if tail.size > KEPT - _SLACK else "all of it"
+        text = f"... {_amount(tail.lost_lines, tail.lost_bytes)} not shown here; {much}: {self._where}"
         self._put(STDOUT, start + text + "\n")
 
 
