@@ -8,6 +8,7 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from wire import fence
 
 from sandbox_magic.errors import InvalidOptions, ProtocolError
 from sandbox_magic.protocol import (
@@ -44,10 +45,7 @@ class Shell:
         self.feed("stdout", self.aside + b" init 17 \n")
 
     def send(self, code: str = "true", *, soon: bool = False) -> bytes:
-        line = self.protocol.send(code, soon=soon)
-        match = re.search(re.escape(self.prefix) + rb"([0-9a-f]{8}) |__='([0-9a-f]{8}) ", line)
-        assert match
-        return b"\x1e" + self.prefix + (match[1] or match[2])
+        return fence(self.protocol.send(code, soon=soon), b"\x1e" + self.prefix)
 
     def feed(self, stream: str, data: bytes, chunk: int = 4096) -> None:
         for at in range(0, len(data), chunk):

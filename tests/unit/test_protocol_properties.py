@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from hypothesis import given
 from hypothesis import strategies as st
+from wire import fence
 
 from sandbox_magic.errors import ProtocolError
 from sandbox_magic.protocol import (
@@ -43,10 +44,7 @@ class Peer:
         self.events.clear()
 
     def send(self) -> bytes:
-        line = self.protocol.send("true")
-        match = re.search(re.escape(self.marker[1:]) + rb"([0-9a-f]{8}) ", line)
-        assert match
-        return self.marker + match[1]
+        return fence(self.protocol.send("true"), self.marker)
 
     def feed(self, stream: str, data: bytes) -> None:
         self.events += self.protocol.receive(stream, data)
