@@ -138,39 +138,34 @@ Scenario = Callable[[str], list[str]]
 # ---- the end of a kernel
 
 
-def normal_end(place: str) -> list[str]:
+def _ended(place: str, end: Callable[[World], object], *, busy: bool = False) -> list[str]:
     with world(place) as here:
-        here.start()
-        here.kernel.shutdown()
+        if busy:
+            here.busy()
+        else:
+            here.start()
+        end(here)
         return here.nothing()
+
+
+def normal_end(place: str) -> list[str]:
+    return _ended(place, lambda here: here.kernel.shutdown())
 
 
 def restart(place: str) -> list[str]:
-    with world(place) as here:
-        here.start()
-        here.kernel.restart()
-        return here.nothing()
+    return _ended(place, lambda here: here.kernel.restart())
 
 
 def sigterm(place: str) -> list[str]:
-    with world(place) as here:
-        here.start()
-        here.kernel.signal(signal.SIGTERM)
-        return here.nothing()
+    return _ended(place, lambda here: here.kernel.signal(signal.SIGTERM))
 
 
 def sigkill_idle(place: str) -> list[str]:
-    with world(place) as here:
-        here.start()
-        here.kernel.signal(signal.SIGKILL)
-        return here.nothing()
+    return _ended(place, lambda here: here.kernel.signal(signal.SIGKILL))
 
 
 def sigkill_in_a_cell(place: str) -> list[str]:
-    with world(place) as here:
-        here.busy()
-        here.kernel.signal(signal.SIGKILL)
-        return here.nothing()
+    return _ended(place, lambda here: here.kernel.signal(signal.SIGKILL), busy=True)
 
 
 def sigkill_between_create_and_start(place: str) -> list[str]:
