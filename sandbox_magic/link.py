@@ -79,7 +79,7 @@ class ShellLink:
         self._restoring = False
         self._watched = -1
         self._restore, self._narrow = restore, narrow
-        self._saved = False  # whether there is a checkpoint
+        self._saved = self._inherits = False  # whether there is a checkpoint; or one may come from another session
         self._changed = False  # since then
         self._rested = 0.0  # when the last cell had ended
         self._soon = False  # whether the next one comes right after it
@@ -111,7 +111,7 @@ class ShellLink:
         transport = self.machine.open(start_argv(self._name, self._shell), env=self._env)
         if self._orphaned:
             self.cut_off()
-        protocol = ShellProtocol()
+        protocol = ShellProtocol(inherits=self._inherits)
         transport.send(protocol.boot())
         try:
             self._greet(transport, protocol)
@@ -267,6 +267,7 @@ class ShellLink:
         )
         if not found or "done" not in self.control.call(copy, timeout=10):
             raise SessionError("the state of the shell cannot be handed to another one")
+        heir._inherits = True
 
     def forget(self) -> None:
         """End the supervisor and remove what the shell has left for a successor: there will be none."""
@@ -325,7 +326,7 @@ class ShellLink:
         line = self.protocol.checkpoint()
         if line and self._transport is not None:
             self._transport.send(line)
-            self._saved, self._changed = True, False
+            self._saved, self._inherits, self._changed = True, True, False
 
     def lost_between(self) -> None:
         """Note that the shell has ended while no cell ran."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from sandbox_magic.errors import InvalidOptions, ProtocolError
+from sandbox_magic.shell.caution import Caution
 from sandbox_magic.shell.lines import Lines, octal
 
 STDOUT, STDERR = "stdout", "stderr"
@@ -25,7 +26,6 @@ _RS = b"\x1e"
 _PREFIX = 16  # hexadecimal digits
 _TOKEN = 8  # the same; together 96 random bits, short because bash reads its lines byte by byte
 _SUPERVISOR = b"0" * _TOKEN
-_SPOILERS = (b"alias", b"ALIAS", b"enable", b"eval", b"source", b". ")  # in a cell; other text comes from these
 _FENCE_MAX = 160  # bytes after the marker: a word, a number or two, or the path of a shell
 UNKNOWN_EXIT = 128 + 31  # SIGSYS: a shell could not report (see shell/bash.sh), or a supervisor has lost us
 
@@ -167,7 +167,8 @@ class ShellProtocol:
         last_exit_code: What ``$?`` shall be in the next cell.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, inherits: bool = False) -> None:
+        """Begin; the shell `inherits` if it will have what the cells of another one have done."""
         self.state = State.STARTING
         self.shell = ""
         self.supervisor_pid = 0
@@ -181,7 +182,7 @@ class ShellProtocol:
         self._dead: dict[str, list[bytes]] = {}
         self._closed: set[str] = set()
         self._lines: Lines | None = None
-        self._spoiled = self._perilous = False  # by what some cell may have done
+        self._caution = Caution(wary=inherits)
         self._initialized = False
         self._full = False
         self._quiet = False  # whether the last cell has left no job in the background, and us the shell's stdin
@@ -240,14 +241,15 @@ class ShellProtocol:
         self._token = self._fresh_token()
         head = b"" if stdin is None else lines.input.replace(b"@INPUT@", octal(stdin))
         reads = (source or "/dev/null").encode() if stdin is None else lines.stdin
-        self._perilous = self._perilous or b"kill" in text  # it may end what the next cell is sent to
+        caution = self._caution
+        caution.look(text)
         # The other end of a source must know when it was opened.
-        fenced = not (soon and self._quiet) or bool(source) or self._perilous
-        self._spoiled = self._spoiled or any(word in text for word in _SPOILERS)
+        fenced = not (soon and self._quiet) or bool(source) or caution.perilous
         self.state = State.SENT if fenced else State.RUNNING
         self._inside = dict.fromkeys(STREAMS, not fenced)
         self._ended.clear()
-        return head + lines.cell(self._token, status, text, reads, fenced=fenced, guarded=self._spoiled)
+        around = {"fenced": fenced, "wary": caution.wary, "keep": caution.keeps}
+        return head + lines.cell(self._token, status, text, reads, **around)
 
     def _fresh_token(self) -> bytes:
         """Return random digits that were never used; drawn for many cells at once, for each draw is a system call."""
@@ -364,8 +366,9 @@ class ShellProtocol:
         code, *flags = self._ended[STDOUT]
         self.last_exit_code = _number(code)
         self._flags = flags[0].decode(errors="replace") if flags else ""
+        self._caution.wary |= any(flag in self._flags for flag in "axv")
         self._quiet = flags[2:] == [b"0quiet"]
-        self.state = State.IDLE
+        self.state, self._caution.saved = State.IDLE, True
         events.append(Finished(self.last_exit_code))
 
     def _died(self, events: list[Event]) -> None:

@@ -7,7 +7,8 @@
 # The one variable, $__, says where a cell stands: "CODE TEXT" (the last exit code and the cell: sent, or it runs; it
 # cannot see its token), "CODE FLAGS TOKEN" (to be reported), nothing (reported).
 #
-# What bash reads it parses, at about 0.1 us a byte, so the usual way is short and the rest is in the files.
+# What bash reads it parses, at about 0.1 us a byte, before it runs any of it. So the first line is short, and what can
+# wait until the fences are on their way is in the second.
 
 # After a cell whose own line has not come to its end: both end fences and what else the line would have done; and the
 # builtins that we need, if a cell has disabled one.
@@ -18,7 +19,7 @@ case $__ in *\ *) { \builtin printf '\036@PREFIX@%s end %s\n' "${__##* }" "${__%
   \builtin kill -SYS "$$";; esac;
 \builtin set +axvH;
 \builtin read -r __ </proc/loadavg;
-{ \builtin printf ': %s\n' "$__"; \builtin export -p; \builtin printf '__=restored\n'; } >|@FD@/7;
+{ \builtin printf ': %-60s\n' "$__"; \builtin export -p; \builtin printf '__=restored\n'; } >|@FD@/7;
 \builtin trap -p ERR DEBUG >@FD@/9; \builtin trap - ERR DEBUG;
 \builtin printf -v __ %s ''; PS0= PS1= PS2= PROMPT_COMMAND=
 
@@ -31,8 +32,9 @@ if [[ -s @FD@/9 ]]; then
   else \builtin eval "\builtin . @FD@/9;\builtin . @FD@/6 && \builtin :;${__#* }"; fi;
 else [[ $__ = 0\ * ]] || \builtin . @FD@/6 && \builtin :; \builtin eval "${__#* }"; fi
 
+# For `eval` the code that $? shall be; sent instead of it in the usual case, where that is 0 and no traps can be kept.
 #: code
-\builtin return "${__%% *}"
+case $__ in 0\ *) \builtin eval "${__#* }";; *) \builtin return "${__%% *}";; esac
 
 # stdout and stderr were /dev/null while the shell greeted. A checkpoint comes first, then the newer exports. While it is
 # read, a function keeps away what belongs to one shell alone, and what is read-only.
@@ -61,23 +63,40 @@ exec >@FD@/1 2>@FD@/4;
 { \builtin printf '\036@PREFIX@@TOKEN@ begin\n'>@FD@/1;\builtin printf '\036@PREFIX@@TOKEN@ begin\n'>@FD@/4;
 
 # The cell and its end fences, which also say whether stdin is still a pipe of lines (a cell may have closed it), and $!.
-# Then, while its outcome travels, what a new shell would need: the last process id (the cell's processes have later
-# ones) and the exports; ERR and DEBUG traps are lifted and kept. The first failure is for `report`. (A function named `builtin` is found by the $__ that stays: see `last`.)
 #: run
-__='@CODE@ @TEXT@';@BEGIN@\. @FD@/5@BEGUN@<@STDIN@;{ __="$? $- @TOKEN@";[[ -p /dev/fd/0 ]];\builtin printf '\036@PREFIX@@TOKEN@ end %s\n' "$__ $?${!-quiet}">@FD@/1&&\builtin printf '\036@PREFIX@@TOKEN@ end\n'>@FD@/4&&\builtin read -r __</proc/loadavg&&{ \builtin printf ': %s\n' "$__";\builtin export -p;\builtin printf '__=restored\n';}>|@FD@/7&&\builtin trap -p ERR DEBUG>@FD@/9&&\builtin trap - ERR DEBUG||\. @FD@/3||\kill -SYS $$;\builtin printf -v __ %s '';@GUARD@\builtin set +axvH;PS0= PS1= PS2= PROMPT_COMMAND=;} &>/dev/null||:
+__='@CODE@ @TEXT@';@BEGIN@\. @FD@/@FILE@@BEGUN@<@STDIN@;{ __="$? $- @TOKEN@";[[ -p /dev/fd/0 ]];\builtin printf '\036@PREFIX@@TOKEN@ end %s\n' "$__ $?${!-quiet}"@OUT@&&\builtin printf '\036@PREFIX@@TOKEN@ end\n'>@FD@/4&&\builtin printf -v __ +;@WARY@PS0= PS1= PS2= PROMPT_COMMAND=;}@NULL@||:
 
 #: begun
 ;}
 
-# In `run` once a cell may have disabled builtins that the next one's lines need, or made aliases: with one of a word that
-# our lines need, none of them could be read any more.
-#: guard
-\builtin enable . eval kill return set;
+# Once a cell may have set traps or options, disabled builtins that the next one's lines need, or made aliases: with one
+# of a word that our lines need, none of them could be read any more. ERR and DEBUG traps are kept for the next cell.
+#: wary
+\builtin trap -p ERR DEBUG>@FD@/9;\builtin trap - ERR DEBUG;
+\builtin enable . eval export kill printf read return set trap;
 \builtin unalias if then else fi case esac { } [[;
+\builtin set +axvH;
 
-# The next line, also after an error that took the shell out of the line above.
+# Where the end fence of stdout goes; where no cell can have moved the shell's own stdout, to that. That of stderr goes to
+# the supervisor's in any case: where that has gone, no cell can have run.
+#: out
+>@FD@/1
+
+#: null
+ &>/dev/null
+
+# The next line: while the outcome travels, `save` or `mark`. After an error that took the shell out of the line above, or
+# a failed fence, `report`. (A function named `builtin` is found by the $__ that stays: see `last`.)
 #: again
-case ${__-} in '');;*\ @TOKEN@)\. @FD@/3;;*)__="$? $- @TOKEN@";\. @FD@/3;;esac &>/dev/null||:
+case ${__-} in +)@KEEP@\builtin printf -v __ %s '';;'');;*\ @TOKEN@)\. @FD@/3||\kill -SYS $$;;*)__="$? $- @TOKEN@";\. @FD@/3;;esac@NULL@||:
+
+# What a new shell would need: the last process id (the cell's processes have later ones) and the exports; after a cell
+# that cannot have changed these, only the number, written over the one that is there.
+#: keep
+{ \builtin read -r __;\builtin printf ': %-60s\n' "$__";\builtin export -p;\builtin printf '__=restored\n';}</proc/loadavg>|@FD@/7;
+
+#: mark
+{ \builtin read -r __;\builtin printf ': %-60s\n' "$__";}</proc/loadavg 1<>@FD@/7;
 
 # Sent when nothing has been heard for a while, and after signals: dash forgets the lines that it had read ahead.
 #: recover

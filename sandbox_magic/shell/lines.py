@@ -31,6 +31,13 @@ def start_argv(name: str, shell: str | None = None) -> list[str]:
     return ["sh", "-c", script("supervisor.sh"), "supervisor", name, shell or "", *helpers]
 
 
+_FENCED, _WARY, _KEEP = (
+    ("begin", "begun"),
+    ("rare", "wary", "out", "null"),
+    ("keep", "mark"),
+)  # parts of such lines
+
+
 class Lines:
     """The lines around a cell, with everything filled in but the cell and its token."""
 
@@ -46,18 +53,18 @@ class Lines:
         self.init = fill("init").replace(b"@TOKEN@", token)
         self.save = fill("save")
         self.input = fill("input")
-        self._begin = fill("begin")[:-1] if "begin" in parts else b""
-        self._begun = fill("begun")[:-1] if "begun" in parts else b""
-        self._guard = fill("guard")[:-1] if "guard" in parts else b""
+        self._parts = {name: fill(name)[:-1] if name in parts else b"" for name in _FENCED + _WARY + _KEEP}
         self._run = fill("run") + fill("again")
-        self._forms: dict[tuple[bool, bool], bytes] = {}
+        self._forms: dict[tuple[bool, bool, bool, bool], bytes] = {}
         self.recover, self.last = fill("recover" if "recover" in parts else "again"), fill("last")
         self.stdin = f"/proc/{pid}/fd/8".encode()
         self.word = b"command" if name == "posix.sh" else b"builtin"  # see the files
         # Options that would show our lines or export $__: lifted between cells, set again inside.
         self.lifted = "axv" if name == "zsh.sh" else "axvH"
 
-    def cell(self, token: bytes, code: int, text: bytes, stdin: bytes, *, fenced: bool, guarded: bool) -> bytes:
+    def cell(  # all that makes it
+        self, token: bytes, code: int, text: bytes, stdin: bytes, *, fenced: bool, wary: bool, keep: bool
+    ) -> bytes:
         """Return the lines of one cell.
 
         Args:
@@ -66,18 +73,25 @@ class Lines:
             text: The cell.
             stdin: What it reads, a path.
             fenced: With begin fences.
-            guarded: With builtins, and without aliases, of the words that the lines are made of.
+            wary: With all that makes up for what cells can do to the shell itself.
+            keep: Save exports and directory behind it.
         """
-        form = self._forms.get((fenced, guarded)) or self._form(fenced=fenced, guarded=guarded)
+        kind = fenced, wary, wary or code != 0, keep
+        form = self._forms.get(kind) or self._form(kind)
         return form % {b"TOKEN": token, b"CODE": b"%d" % code, b"TEXT": quote(text), b"STDIN": stdin}
 
-    def _form(self, *, fenced: bool, guarded: bool) -> bytes:
-        form = self._run.replace(b"@BEGIN@", self._begin if fenced else b"")
-        form = form.replace(b"@BEGUN@", self._begun if fenced else b"")
-        form = form.replace(b"@GUARD@", self._guard if guarded else b"").replace(b"%", b"%%")
-        for name in (b"TOKEN", b"CODE", b"TEXT", b"STDIN"):
-            form = form.replace(b"@%b@" % name, b"%%(%b)b" % name)
-        self._forms[fenced, guarded] = form
+    def _form(self, kind: tuple[bool, bool, bool, bool]) -> bytes:
+        fenced, wary, whole, keep = kind
+        fills = dict.fromkeys(self._parts, b"") | {"file": b"5" if whole else b"6"}
+        fills |= {name: self._parts[name] for name in fenced * _FENCED + wary * _WARY}
+        fills["keep"] = self._parts["keep" if keep else "mark"]
+        form = self._run
+        for name, text in fills.items():
+            form = form.replace(b"@%b@" % name.upper().encode(), text)
+        form = form.replace(b"%", b"%%")
+        for name in ("TOKEN", "CODE", "TEXT", "STDIN"):
+            form = form.replace(b"@%b@" % name.encode(), b"%%(%b)b" % name.encode())
+        self._forms[kind] = form
         return form
 
 

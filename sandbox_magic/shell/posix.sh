@@ -11,16 +11,15 @@ case $__ in *\ *) { \command printf '\036@PREFIX@%s end %s\n' "${__##* }" "${__%
   \command kill -SYS "$$";; esac;
 \command set +axv;
 \command read -r __ </proc/loadavg;
-{ \command printf ': %s\n' "$__"; \command export -p; \command printf '__=restored\n'; } >|@FD@/7;
+{ \command printf ': %-60s\n' "$__"; \command export -p; \command printf '__=restored\n'; } >|@FD@/7;
 __= PS1= PS2=
 
 #: eval
 \unset -f command;
-\command printf '\036@PREFIX@%s begin\n' "${__%% *}" >@FD@/1; \command printf '\036@PREFIX@%s begin\n' "${__%% *}" >@FD@/4;
-__=${__#* }; case $__ in '0 '*) ;; *) \command . @FD@/6 && \command :;; esac; \eval "${__#* }"
+case $__ in '0 '*) ;; *) \command . @FD@/6 && \command :;; esac; \eval "${__#* }"
 
 #: code
-\command return "${__%% *}"
+case $__ in 0\ *) \eval "${__#* }";; *) \command return "${__%% *}";; esac
 
 #: init
 exec >@FD@/1 2>@FD@/4;
@@ -40,14 +39,44 @@ exec >@FD@/1 2>@FD@/4;
 #: input
 { \command printf %b '@INPUT@' >|@FD@/8 || __='125 \command echo "sandbox: no room for the stdin of the cell" >&2'; } >/dev/null 2>&1
 
-#: run
-\unset -f command; __='@TOKEN@ @CODE@ @TEXT@'; \command . @FD@/5 <@STDIN@;
-{ case $__ in I*) __="130 $- @TOKEN@";; *) __="$? $- @TOKEN@";; esac; \unset -f command; case $__ in 0\ *) ;; *) \command test /proc/self -ef /proc/$$ || \exit "${__%% *}";; esac;
-\command printf '\036@PREFIX@@TOKEN@ end %s\n' "${__% *}" >@FD@/1 && \command printf '\036@PREFIX@@TOKEN@ end\n' >@FD@/4 || \command kill -SYS $$; __= PS1= PS2=; \command set +axv; } >/dev/null 2>&1 || :
+#: begin
+{ \command printf '\036@PREFIX@@TOKEN@ begin\n'>@FD@/1;\command printf '\036@PREFIX@@TOKEN@ begin\n'>@FD@/4;
 
-# It also recovers a shell: nothing is reported twice.
+#: run
+@RARE@__='@CODE@ @TEXT@';@BEGIN@\command . @FD@/@FILE@@BEGUN@<@STDIN@;
+{ case $?$__ in 0[0-9]*)__="0 $- @TOKEN@";;*)case $__ in I*)__="130 $- @TOKEN@";;*)__="$? $- @TOKEN@";;esac;\unset -f command;case $__ in 0\ *);;*)\command test /proc/self -ef /proc/$$||\exit "${__%% *}";;esac;;esac;@RARE@
+\command test -p /proc/$$/fd/0;\command printf '\036@PREFIX@@TOKEN@ end %s\n' "$__ $?${!-quiet}"@OUT@&&\command printf '\036@PREFIX@@TOKEN@ end\n'>@FD@/4||\command kill -SYS $$;__=+ PS1= PS2=;@WARY@}@NULL@||:
+
+#: begun
+;}
+
+#: rare
+\unset -f command;
+
+#: wary
+\command set +axv;
+
+# Where the end fence of stdout goes; where no cell can have moved the shell's own stdout, to that. That of stderr goes to
+# the supervisor's in any case: where that has gone, no cell can have run.
+#: out
+>@FD@/1
+
+#: null
+ >/dev/null 2>&1
+
 #: again
-{ case ${__-} in *\ @TOKEN@) ;; I*) __="130 $- @TOKEN@";; *\ *) __="$? $- @TOKEN@";; esac; \unset -f command; \command . @FD@/3; } >/dev/null 2>&1 || :
+case ${__-} in +)@KEEP@__=;;*){ case ${__-} in *\ @TOKEN@);;I*)__="130 $- @TOKEN@";;*\ *)__="$? $- @TOKEN@";;esac;\unset -f command;\command . @FD@/3;} >/dev/null 2>&1;;esac||:
+
+#: keep
+{ \command read -r __;\command printf ': %-60s\n' "$__";\command export -p;\command printf '__=restored\n';}</proc/loadavg>|@FD@/7;
+
+#: mark
+{ \command read -r __;\command printf ': %-60s\n' "$__";}</proc/loadavg 1<>@FD@/7;
+
+# dash forgets the lines that it had read ahead when SIGINT takes it to its top level, the cell's too: then it was
+# interrupted before it began. (Nothing is reported twice: a second pair of fences says nothing.)
+#: recover
+{ case ${__-} in *\ @TOKEN@);;I*)__="130 $- @TOKEN@";;*\ *)__="$? $- @TOKEN@";;*)__="130 $- @TOKEN@";;esac;\unset -f command;\command . @FD@/3;} >/dev/null 2>&1||:
 
 #: last
 { case ${__-} in *\ *) \unset -f command; \command kill -SYS $$;; esac; } >/dev/null 2>&1 || \command kill -SYS $$

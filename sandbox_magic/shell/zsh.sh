@@ -10,7 +10,7 @@ case $__ in *\ ????????) { \builtin printf '\036@PREFIX@%s end %s\n' "${__##* }"
   \builtin kill -SYS "$$";; esac;
 \builtin set +axv +o promptsp +o promptcr +o banghist +o cshjunkiequotes +o correct +o correctall -o histignorespace -o posixaliases;
 \builtin read -r __ </proc/loadavg;
-{ \builtin printf ': %s\n' "$__"; \builtin export -p; \builtin printf '__=restored\n'; } >|@FD@/7;
+{ \builtin printf ': %-60s\n' "$__"; \builtin export -p; \builtin printf '__=restored\n'; } >|@FD@/7;
 \builtin printf -v __ %s ''; PS1= PS2= RPS1= RPS2=
 
 # A DEBUG trap cannot be put away unseen: it fires once more, at the end of the cell. An error that ends a script would

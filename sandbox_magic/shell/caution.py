@@ -1,0 +1,55 @@
+"""What cells can have done to the shell, judged by their text, so that most cells have short lines around them.
+
+A word put together from pieces (``e"xec"``) is not seen: then the shell's own noise may show, or a cell's end is
+heard of late and its exit code is unknown (see `ShellProtocol.recover`).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+# Words without which no cell can change the shell itself: open files, traps, options, builtins, aliases, functions.
+_SPOILERS = (
+    b"exec",
+    b"trap",
+    b"set",
+    b"shopt",
+    b"alias",
+    b"ALIAS",
+    b"enable",
+    b"eval",
+    b"source",
+    b". ",
+    b"()",
+    b"func",
+)
+# Words without quotes or expansions, of which none assigns or changes directory: exports and directory stay.
+_HARMLESS = re.compile(rb"[\w\s./:,@%+|;&<>#~-]*\Z")
+_CHANGERS = re.compile(
+    rb"\b(cd|pushd|popd|export|declare|typeset|local|readonly|unset|read|readarray|mapfile|getopts|printf|let|for|select"
+    rb"|coproc|wait)\b"
+)
+
+
+@dataclass(slots=True)
+class Caution:
+    """What the cells so far make necessary.
+
+    Attributes:
+        wary: Some cell may have changed the shell itself; this stays.
+        perilous: Some cell may have left something that ends the shell later; this stays.
+        keeps: The cell may have changed exports or directory, or nobody has saved them yet.
+        saved: Somebody has.
+    """
+
+    wary: bool = False
+    perilous: bool = False
+    keeps: bool = True
+    saved: bool = False
+
+    def look(self, text: bytes) -> None:
+        """Take the next cell."""
+        self.perilous = self.perilous or b"kill" in text
+        self.wary = self.wary or self.perilous or any(word in text for word in _SPOILERS)
+        self.keeps = self.wary or not self.saved or not _HARMLESS.match(text) or bool(_CHANGERS.search(text))
