@@ -27,25 +27,42 @@ def start_argv(name: str, shell: str | None = None) -> list[str]:
         shell: The shell's name or path; bash where there is one, else sh.
     """
     kinds, titles = ("bash.sh", "zsh.sh", "posix.sh"), ("report", "eval", "code")
-    helpers = [sections(kind)[title] for kind in kinds for title in titles]
+    helpers = [_helper(kind, title) for kind in kinds for title in titles]
     return ["sh", "-c", script("supervisor.sh"), "supervisor", name, shell or "", *helpers]
 
 
-class Lines:
-    """The lines around a cell, with everything filled in but the cell and its token."""
+def _helper(kind: str, title: str) -> str:
+    """Return the text of a helper file. The head of `report` tells the supervisor where its shell prints."""
+    return ("# @FD@/1 @FD@/4\n" if title == "report" else "") + sections(kind)[title]
 
-    def __init__(self, shell: str, pid: int, prefix: bytes, token: bytes) -> None:
+
+class Lines:
+    """The lines around a cell, with everything filled in but the cell and its token.
+
+    Attributes:
+        places: Where the shell prints: its stdout and its stderr.
+    """
+
+    def __init__(self, shell: str, pid: int, prefix: bytes, token: bytes, holder: int = 0) -> None:
         name = _script(shell)
         parts = sections(name)
         blank = " " if name == "zsh.sh" else ""  # zsh keeps a line that begins with one out of the user's history
+        self.places = (f"/proc/{holder or pid}/fd/1", f"/proc/{holder}/fd/2" if holder else f"/proc/{pid}/fd/4")
+
+        def filled(text: str) -> bytes:
+            text = text.replace("@FD@/1", self.places[0]).replace("@FD@/4", self.places[1])
+            return text.replace("@FD@", f"/proc/{pid}/fd").encode().replace(b"@PREFIX@", prefix)
 
         def fill(title: str) -> bytes:
-            text = blank + parts[title].replace("@FD@", f"/proc/{pid}/fd")
-            return text.encode().replace(b"@PREFIX@", prefix) + b"\n"
+            return filled(blank + parts[title]) + b"\n"
 
         self.init = fill("init").replace(b"@TOKEN@", token)
         self.save = fill("save")
         self.input = fill("input")
+        helpers = {title.upper(): quote(filled(_helper(name, title))) for title in ("report", "eval")}
+        self._turn = fill("turn").replace(b"@TOKEN@", token)
+        for title, text in helpers.items():
+            self._turn = self._turn.replace(b"@%b@" % title.encode(), text)
         self._begin = fill("begin")[:-1] if "begin" in parts else b""
         self._begun = fill("begun")[:-1] if "begun" in parts else b""
         self._guard = fill("guard")[:-1] if "guard" in parts else b""
@@ -56,6 +73,11 @@ class Lines:
         self.word = b"command" if name == "posix.sh" else b"builtin"  # see the files
         # Options that would show our lines or export $__: lifted between cells, set again inside.
         self.lifted = "axv" if name == "zsh.sh" else "axvH"
+
+    def turn(self, was: Lines) -> bytes:
+        """Return the line that makes a shell that stands at `was` print here."""
+        out, err = (place.encode() for place in was.places)
+        return self._turn.replace(b"@WAS_OUT@", out).replace(b"@WAS_ERR@", err)
 
     def cell(self, token: bytes, code: int, text: bytes, stdin: bytes, *, fenced: bool, guarded: bool) -> bytes:
         """Return the lines of one cell.
