@@ -26,7 +26,7 @@ MOST = 32  # outlets of one session
 
 _BEHIND = re.compile(r"(?<![&<>|])&(?![&>])")  # starts something that goes on by itself
 _OPEN_SECONDS = 5.0
-_TITLE = 60  # characters of a cell
+_TITLE = 200  # characters
 # Its name keeps it from being taken for a process of a cell; see shell/control.sh. It ends with its stdin, or a line.
 _HOLDER = ["sh", "-c", 'IFS= read -r token && echo "$token $$" && IFS= read -r line', "sandbox-keeper-outlet"]
 
@@ -39,7 +39,7 @@ class Outlet:
         number: Names it; 0 for the supervisor's own.
         transport: Its other end.
         holder: The process that has it open; the supervisor for number 0.
-        title: The first line of the last cell that has left something there.
+        title: The line that has started what was left there last, as far as can be told.
         ended: The streams that have ended.
         ending: Whether the holder was told to end.
     """
@@ -145,7 +145,9 @@ class Outlets:
         """
         if job or ("&" in code and _BEHIND.search(code)):
             self._lefts += 1
-            self.suspect, self.current.title = True, code.strip().partition("\n")[0][:_TITLE]
+            lines = code.strip().splitlines() or [""]
+            title = next((line for line in lines if _BEHIND.search(line)), lines[0])
+            self.suspect, self.current.title = True, title.strip()[:_TITLE]
         elif not self.suspect:
             self.current.title = ""  # what was on its way there has come before that cell
 
