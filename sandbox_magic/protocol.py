@@ -49,7 +49,7 @@ class LateOutput(Output):
     """What was printed outside any cell.
 
     Attributes:
-        job: The first line of the cell whose jobs have printed it, as far as that is known; else empty.
+        job: The line of a cell that has started what printed it, as far as that can be told; else empty.
     """
 
     job: str = ""
