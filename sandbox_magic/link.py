@@ -4,36 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import shlex
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator, Mapping
 
 from sandbox_magic.control import ControlShell
 from sandbox_magic.engines.base import Machine
-from sandbox_magic.errors import ProtocolError, SandboxError, SessionError, ShellExited, StartTimeout
+from sandbox_magic.errors import ProtocolError, SandboxError
+from sandbox_magic.greeting import greet
+from sandbox_magic.inheritance import bequeath
+from sandbox_magic.late import LOST, Late
+from sandbox_magic.outlets import Outlet, Outlets
 from sandbox_magic.protocol import (
-    STDERR,
+    STREAMS,
     UNKNOWN_EXIT,
     Died,
     Event,
     Exited,
+    Finished,
     Initialized,
     LateOutput,
-    Ready,
     ShellProtocol,
     State,
 )
 from sandbox_magic.shell.lines import start_argv
 from sandbox_magic.transport import Transport, watcher
 
-_START_SECONDS = 30.0
-_STATE_END = "\n__=restored\n"
-_STATE_TRIES = 100
-_ECHO_SECONDS = 2.0
 _SOON_SECONDS = 0.05  # after a cell; see `ShellProtocol.send`
-_LATE_MAX = 1 << 20  # bytes of late output that are kept until somebody takes them
 
 ENDED = "the shell ended with this cell; the next cell gets a new one, with "
 CUT = "the stream to the shell has ended, how far the cell came is not known; the next cell gets a new one, with "
@@ -72,12 +69,12 @@ class ShellLink:
         self._shell = shell
         self._name = secrets.token_hex(6)  # of the folder with the shell's state, which outlives a supervisor
         self._transport: Transport | None = None
-        self._late: deque[LateOutput] = deque()
-        self._late_size = 0
-        self._farewell: LateOutput | None = None
-        self._recovered = 0.0  # when the shell was last told to go on after a signal
+        self._late = Late()
+        self._outlets = Outlets(machine, self.control)
+        self._code = ""  # of the last cell
+        self._looked = True  # since then
         self._restoring = False
-        self._watched = -1
+        self._watched: list[int] = []
         self._restore, self._narrow = restore, narrow
         self._saved = self._inherits = False  # whether there is a checkpoint; or one may come from another session
         self._changed = False  # since then
@@ -114,35 +111,21 @@ class ShellLink:
         protocol = ShellProtocol(inherits=self._inherits)
         transport.send(protocol.boot())
         try:
-            self._greet(transport, protocol)
+            greet(transport, protocol)
         except BaseException:
             self.protocol = protocol
             self._end()
             transport.close()
             raise
         self._transport, self.protocol = transport, protocol
+        self._outlets.begin(transport, protocol.supervisor_pid)
         self.control.open_in_background()
-
-    @staticmethod
-    def _greet(transport: Transport, protocol: ShellProtocol) -> None:
-        """Wait for the supervisor and give its shell the settings."""
-        deadline = time.monotonic() + _START_SECONDS
-        while protocol.state is State.STARTING:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise StartTimeout(f"the shell in the sandbox did not answer in {_START_SECONDS:g} s")
-            for stream, data in transport.receive(left):
-                for event in protocol.receive(stream, data):
-                    if isinstance(event, Ready):
-                        transport.send(protocol.start())
-                if protocol.severed:
-                    code = transport.exit_code()
-                    raise ShellExited(f"the sandbox's shell ended at once (exit code {code}): has the image a sh?")
 
     def restart(self) -> None:
         """Ask the supervisor for a new shell; it answers while the next cell is already on its way."""
         assert self._transport is not None
         self._restoring = True
+        self._outlets.home()
         self._transport.send(self.protocol.start())
 
     def succeed(self) -> None:
@@ -177,6 +160,7 @@ class ShellLink:
         """Give the stream up; `ensure` opens a new one."""
         self.watch(False)
         self._restoring = True
+        self._outlets.close()
         if self._transport is not None:
             self._transport.close()
             self._transport = None
@@ -186,7 +170,10 @@ class ShellLink:
     def send(self, code: str, stdin: bytes | None, source: str) -> bool:
         """Send a cell; return whether it has begin fences, else it counts as running already."""
         assert self._transport is not None
-        soon, self._soon = self._soon, False
+        if self._outlets.suspect:
+            self._turn()
+        soon, self._soon = self._soon and not self._outlets.suspect, False
+        self._code, self._looked = code, False
         self._transport.send(self.protocol.send(code, stdin=stdin, source=source, soon=soon))
         self._changed = True
         return self.protocol.state is not State.RUNNING
@@ -197,7 +184,7 @@ class ShellLink:
             return 0
         line = self.protocol.recover(last=last)
         self._transport.send(line)
-        self._recovered = time.monotonic()
+        self._late.recovered()
         return len(line)
 
     def orphaned(self) -> bool:
@@ -224,14 +211,28 @@ class ShellLink:
         """Yield what has come for the running cell; what belongs to no cell is kept here."""
         assert self._transport is not None
         protocol = self.protocol
-        for stream, data in self._transport.receive(timeout):
-            for event in protocol.receive(stream, data):
-                if isinstance(event, LateOutput):
-                    self._keep(event)
-                elif isinstance(event, Initialized):
-                    self._initialized(event)
-                else:
-                    yield event
+        if not self._outlets.several:
+            for stream, data in self._transport.receive(timeout):
+                yield from self._taken(protocol.receive(stream, data), 0)
+            return
+        for number, (stream, data) in self._outlets.receive(timeout):
+            yield from self._taken(protocol.receive(stream, data, number), number)
+            if self.protocol is not protocol:
+                return  # there is a new supervisor, and the others are closed
+        for outlet in self._outlets.ended():
+            self._ended(outlet)
+
+    def _taken(self, events: list[Event], number: int) -> Iterator[Event]:
+        for event in events:
+            if isinstance(event, LateOutput):
+                if self._late.add(LateOutput(event.stream, event.data, self._outlets.title(number))):
+                    self._note(LOST)
+            elif isinstance(event, Initialized):
+                self._initialized(event)
+            else:
+                if isinstance(event, Finished | Died) and not self._narrow:
+                    self._outlets.left(self._code, job=self.protocol.left_job)
+                yield event
 
     def wake(self) -> None:
         """Make a waiting `receive` return; from any thread."""
@@ -248,25 +249,8 @@ class ShellLink:
         self._restoring = False
 
     def bequeath(self, heir: ShellLink) -> None:
-        """Let the first shell of another link in this sandbox begin as if it were the next one here.
-
-        Raises:
-            SessionError: What this shell has left was not found, or there is no room for a copy.
-        """
-        here = f"/proc/{self.protocol.supervisor_pid}"
-        lines = f"while IFS= read -r line; do printf '%s\\n' \"$line\"; done <{here}/fd/7"
-        for _ in range(_STATE_TRIES):  # it may be just being written
-            text, found, _ = self.control.call(lines, timeout=10, errors="surrogateescape").partition(_STATE_END)
-            if found:
-                break
-        folder = f".sandbox-{heir._name}"  # beside ours: its supervisor looks there first, too
-        copy = (
-            f"(cd -P {here}/cwd/.. && mkdir -m 700 {folder} && cd {folder} && umask 077 && "
-            f"printf %s {shlex.quote(text + found)} >state && "
-            f"{{ [ ! -e {here}/cwd/checkpoint ] || cat {here}/cwd/checkpoint >checkpoint; }} && echo done)"
-        )
-        if not found or "done" not in self.control.call(copy, timeout=10):
-            raise SessionError("the state of the shell cannot be handed to another one")
+        """Let the first shell of another link in this sandbox begin as if it were the next one here; see there."""
+        bequeath(self.control, self.protocol.supervisor_pid, heir._name)
         heir._inherits = True
 
     def forget(self) -> None:
@@ -277,32 +261,59 @@ class ShellLink:
     # ---- between cells
 
     def late_output(self) -> list[LateOutput]:
-        """Take what background jobs have printed between cells."""
-        taken = []
-        while self._late:
-            taken.append(self._late.popleft())
-        self._late_size = 0
-        return taken
+        """Take what background jobs have printed outside the cells that started them."""
+        return self._late.take()
 
-    def _keep(self, event: LateOutput) -> None:
-        if (event.stream, event.data) == (STDERR, b"\n") and time.monotonic() - self._recovered < _ECHO_SECONDS:
-            return  # what an interactive bash says to a SIGINT that came when its cell had just ended
-        held, self._farewell = self._farewell, None
-        if held is not None:
-            self._append(held)
-        if (event.stream, event.data) == (STDERR, b"exit\n"):
-            self._farewell = event  # what an interactive bash says when it ends; `lost_between` drops it
-        else:
-            self._append(event)
+    # ---- where cells print
 
-    def _append(self, event: LateOutput) -> None:
-        self._late.append(event)
-        self._late_size += len(event.data)
-        while self._late_size > _LATE_MAX:
-            self._late_size -= len(self._late.popleft().data)
-            note = f"background jobs printed more than {_LATE_MAX >> 20} MB between cells; the oldest of it is lost"
-            if note not in self.notes:
-                self.notes.append(note)
+    def _turn(self) -> None:
+        """Have the shell print where no job does; it takes a moment, but only after a cell that has left something."""
+        assert self._transport is not None
+        before = self._outlets.current
+        try:
+            target = self._outlets.target(self.shell_pid)
+        except (SandboxError, OSError) as error:
+            self._note(f"what jobs print may be among the output of this cell: {error}")
+            return
+        if target is not before:
+            self._transport.send(self.protocol.turn(target.number, target.holder))
+            self._looked = False
+        elif self._outlets.suspect:
+            self._note("many jobs still run; what they print may be among the output of this cell")
+
+    def _note(self, note: str) -> None:
+        if note not in self.notes:
+            self.notes.append(note)
+
+    def _ended(self, outlet: Outlet) -> None:
+        if (fd := outlet.transport.fileno()) in self._watched:
+            watcher().remove(fd)
+            self._watched.remove(fd)
+        for stream in STREAMS:
+            for _ in self._taken(self.protocol.receive(stream, b"", outlet.number), outlet.number):
+                """All of it is late output."""
+        self.protocol.forget(outlet.number)
+
+    def _look(self) -> None:
+        """In a pause: find out what still prints, so that the next cell need not wait for that."""
+        if not self._looked and (self._outlets.suspect or self._outlets.several):
+            if self._outlets.looked:
+                self._take_sight()
+            else:
+                self._looked = True
+                self._outlets.look(self.shell_pid, self._see)
+
+    def _see(self) -> None:
+        """Take what was found, once no cell runs."""
+        with self.io:
+            if self._watched and self._outlets.looked:
+                self._take_sight()
+
+    def _take_sight(self) -> None:
+        if self.protocol.state is State.IDLE:
+            self.watch(False)
+            self._turn()
+            self.watch(True)
 
     def kept(self) -> str:
         """Say what the next shell will have."""
@@ -311,15 +322,24 @@ class ShellLink:
         lists = self.protocol.shell.rpartition("/")[2] in {"bash", "zsh"}  # others cannot list their functions
         return RESTORED.format(" and functions", "") if lists else RESTORED.format("", "functions, ")
 
-    def _checkpoint(self) -> None:
-        """Save the shell's state if a cell has run since the last time; called by the watcher after a moment's rest."""
-        if not self._restore or not self._changed or not self.io.acquire(blocking=False):
+    @contextlib.contextmanager
+    def _pause(self) -> Iterator[bool]:
+        """Hold the lock, if no cell runs and the watcher reads; say so."""
+        if not self.io.acquire(blocking=False):
+            yield False
             return
         try:
-            if self._watched >= 0 and self._transport is not None and not self._transport.pending():
-                self.save()
+            yield bool(self._watched) and self._transport is not None
         finally:
             self.io.release()
+
+    def _rest(self) -> None:
+        """Called by the watcher after a moment's rest: save the shell's state if a cell has run since the last time."""
+        with self._pause() as idle:
+            if idle and self._transport is not None and not self._transport.pending():
+                if self._restore and self._changed:
+                    self.save()
+                self._look()
 
     def save(self) -> None:
         """Have the shell save its state."""
@@ -330,7 +350,7 @@ class ShellLink:
 
     def lost_between(self) -> None:
         """Note that the shell has ended while no cell ran."""
-        self._farewell = None
+        self._late.ended()
         self.notes.append(BETWEEN + self.kept())
 
     def between(self, event: Event) -> None:
@@ -349,13 +369,15 @@ class ShellLink:
 
     def watch(self, on: bool) -> None:
         """Let the process's watcher read while no cell runs, or stop it."""
-        if self._watched >= 0:
-            watcher().remove(self._watched)
-            self._watched = -1
+        for fd in self._watched:
+            watcher().remove(fd)
+        self._watched.clear()
         if on and self._transport is not None:
             self._rested = time.monotonic()
-            self._watched = self._transport.fileno()
-            watcher().add(self._watched, self._drain, self._checkpoint)
+            for outlet in self._outlets:
+                rest = [self._rest] if outlet.transport is self._transport else []
+                self._watched.append(outlet.transport.fileno())
+                watcher().add(self._watched[-1], self._drain, *rest)
 
     def resume(self) -> None:
         """Stop the watcher, and take what has come since the last cell if the next one comes right after it."""
@@ -368,15 +390,12 @@ class ShellLink:
 
     def _drain(self) -> None:
         """Read what came between cells; called by the watcher."""
-        if not self.io.acquire(blocking=False):
-            return  # a run has begun, and stops the watcher in this moment
-        try:
-            if self._watched < 0 or self._transport is None:
+        with self._pause() as idle:  # else a run has begun, and stops the watcher in this moment
+            if not idle:
                 return
-            for event in self.receive(0):
-                self.between(event)
-        except ProtocolError as error:
-            self.notes.append(f"{error}; {BETWEEN}{self.kept()}")
-            self._part()
-        finally:
-            self.io.release()
+            try:
+                for event in self.receive(0):
+                    self.between(event)
+            except ProtocolError as error:
+                self.notes.append(f"{error}; {BETWEEN}{self.kept()}")
+                self._part()

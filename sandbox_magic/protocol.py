@@ -11,22 +11,19 @@ the reasons.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
 
 from sandbox_magic.errors import InvalidOptions, ProtocolError
+from sandbox_magic.fences import FENCE_MAX, RS, TOKEN, Stream
 from sandbox_magic.shell.caution import Caution
 from sandbox_magic.shell.lines import Lines, octal
 
 STDOUT, STDERR = "stdout", "stderr"
 STREAMS = (STDOUT, STDERR)
 
-_RS = b"\x1e"
 _PREFIX = 16  # hexadecimal digits
-_TOKEN = 8  # the same; together 96 random bits, short because bash reads its lines byte by byte
-_SUPERVISOR = b"0" * _TOKEN
-_FENCE_MAX = 160  # bytes after the marker: a word, a number or two, or the path of a shell
+_SUPERVISOR = b"0" * TOKEN
 UNKNOWN_EXIT = 128 + 31  # SIGSYS: a shell could not report (see shell/bash.sh), or a supervisor has lost us
 
 
@@ -49,7 +46,13 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class LateOutput(Output):
-    """What was printed outside any cell."""
+    """What was printed outside any cell.
+
+    Attributes:
+        job: The line of a cell that has started what printed it, as far as that can be told; else empty.
+    """
+
+    job: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,45 +121,6 @@ class State(Enum):
     CLOSED = auto()
 
 
-class _Stream:
-    """One output stream: what has come and is not yet understood."""
-
-    def __init__(self, name: str, prefix: bytes) -> None:
-        self.name = name
-        self.buffer = bytearray()
-        self.marker = _RS + prefix
-
-    def take(self) -> Iterable[bytes | tuple[bytes, list[bytes]]]:
-        """Yield runs of plain bytes, and fences as (token, words); keep back what may become a fence."""
-        buffer, marker = self.buffer, self.marker
-        while True:
-            at = buffer.find(marker)
-            if at < 0:
-                at = self._held_back()
-                if at:
-                    yield bytes(buffer[:at])
-                    del buffer[:at]
-                return
-            end = buffer.find(b"\n", at, at + len(marker) + _TOKEN + _FENCE_MAX)
-            if end < 0 and len(buffer) - at >= len(marker) + _TOKEN + _FENCE_MAX:
-                raise ProtocolError("a fence of the shell has no end")
-            if at:
-                yield bytes(buffer[:at])
-            if end < 0:
-                del buffer[:at]
-                return
-            body = bytes(buffer[at + len(marker) : end])
-            del buffer[: end + 1]
-            yield body[:_TOKEN], body[_TOKEN:].split()
-
-    def _held_back(self) -> int:
-        """Return where the part begins that could be the start of a marker."""
-        at = self.buffer.rfind(_RS, max(0, len(self.buffer) - len(self.marker) + 1))
-        while at >= 0 and not self.marker.startswith(self.buffer[at:]):
-            at = self.buffer.rfind(_RS, max(0, len(self.buffer) - len(self.marker) + 1), at)
-        return len(self.buffer) if at < 0 else at
-
-
 class ShellProtocol:
     """One conversation with one supervisor. Feed it what arrives, send what it returns.
 
@@ -165,6 +129,8 @@ class ShellProtocol:
         shell: The shell's name, once it is ready.
         supervisor_pid: The supervisor's process id inside the sandbox, once it is ready; else 0.
         last_exit_code: What ``$?`` shall be in the next cell.
+        left_job: Whether the last cell has left a job in the background, as far as the shell knows.
+        turned: Whether the shell has done what the last `turn` asked for.
     """
 
     def __init__(self, *, inherits: bool = False) -> None:
@@ -173,11 +139,12 @@ class ShellProtocol:
         self.shell = ""
         self.supervisor_pid = 0
         self.last_exit_code = 0
+        self.left_job, self.turned = False, True
         self._prefix = os.urandom(_PREFIX // 2).hex().encode()
         self._token = self._random = b""
         self._flags = ""
-        self._streams = {name: _Stream(name, self._prefix) for name in STREAMS}
-        self._inside = dict.fromkeys(STREAMS, False)
+        self._streams: dict[tuple[int, str], Stream] = {}
+        self._turn(0)
         self._ended: dict[str, list[bytes]] = {}
         self._dead: dict[str, list[bytes]] = {}
         self._closed: set[str] = set()
@@ -186,6 +153,7 @@ class ShellProtocol:
         self._initialized = False
         self._full = False
         self._quiet = False  # whether the last cell has left no job in the background, and us the shell's stdin
+        self._job = b""  # the last job that the shell has started, as it says in the end fence
 
     @property
     def severed(self) -> bool:
@@ -202,9 +170,37 @@ class ShellProtocol:
         if self._lines is None:
             raise ProtocolError("the shell is not ready")
         self.state = State.IDLE
-        self._flags, self._full, self._quiet = "", False, False
+        self._flags, self._full, self._quiet, self._job = "", False, False, b""
         self._dead.clear()
-        return again + self._lines.init
+        return again + (self.turn(0, 0) if self._outlet else b"") + self._lines.init
+
+    def turn(self, outlet: int, holder: int) -> bytes:
+        """Return the bytes that make the shell print elsewhere from now on, to be sent before the next cell.
+
+        Args:
+            outlet: The number of a pair of streams, as `receive` will be told it.
+            holder: The process that has it as its stdout and stderr; any for the supervisor's own, number 0.
+        """
+        if self.state is not State.IDLE or self._lines is None:
+            raise ProtocolError(f"the output cannot be turned while the shell is {self.state.name.lower()}")
+        was, self._lines = (
+            self._lines,
+            Lines(self.shell, self.supervisor_pid, self._prefix, _SUPERVISOR, holder if outlet else 0),
+        )
+        self._turn(outlet)
+        self._quiet = self.turned = False
+        return self._lines.turn(was)
+
+    def _turn(self, outlet: int) -> None:
+        self._outlet = outlet
+        for name in STREAMS:
+            self._streams.setdefault((outlet, name), Stream(self._prefix))
+        self._current = [self._streams[outlet, name] for name in STREAMS]
+
+    def forget(self, outlet: int) -> None:
+        """Drop what is known of a pair of streams that has ended."""
+        for name in STREAMS:
+            self._streams.pop((outlet, name), None)
 
     def checkpoint(self) -> bytes:
         """Return the bytes that save what a new shell shall have beside exports; nothing answers them."""
@@ -246,7 +242,8 @@ class ShellProtocol:
         # The other end of a source must know when it was opened.
         fenced = not (soon and self._quiet) or bool(source) or caution.perilous
         self.state = State.SENT if fenced else State.RUNNING
-        self._inside = dict.fromkeys(STREAMS, not fenced)
+        for outlet in self._current:
+            outlet.inside = not fenced
         self._ended.clear()
         around = {"fenced": fenced, "wary": caution.wary, "keep": caution.keeps}
         return head + lines.cell(self._token, status, text, reads, **around)
@@ -254,8 +251,8 @@ class ShellProtocol:
     def _fresh_token(self) -> bytes:
         """Return random digits that were never used; drawn for many cells at once, for each draw is a system call."""
         if not self._random:
-            self._random = os.urandom(_TOKEN * 64).hex().encode()
-        token, self._random = self._random[:_TOKEN], self._random[_TOKEN:]
+            self._random = os.urandom(TOKEN * 64).hex().encode()
+        token, self._random = self._random[:TOKEN], self._random[TOKEN:]
         return token
 
     def recover(self, *, last: bool = False) -> bytes:
@@ -271,65 +268,66 @@ class ShellProtocol:
             return b""
         return (self._lines.last if last else self._lines.recover).replace(b"@TOKEN@", self._token)
 
-    def receive(self, stream: str, data: bytes) -> list[Event]:
+    def receive(self, stream: str, data: bytes, outlet: int = 0) -> list[Event]:
         """Take what one stream brought and return what it means.
 
         Args:
             stream: ``"stdout"`` or ``"stderr"``.
             data: The bytes; ``b""`` says that the stream has ended.
+            outlet: Of which pair of streams: 0 for the supervisor's own, or as `turn` was told.
 
         Raises:
             ProtocolError: A fence that no shell of ours can have printed.
         """
-        if not data:
-            return self._end(stream)
         events: list[Event] = []
-        source = self._streams[stream]
-        if not source.buffer and data.startswith(source.marker) and data.find(b"\n") == len(data) - 1 <= _FENCE_MAX:
-            body = data[len(source.marker) : -1]  # the usual case, one whole fence
-            self._fence(stream, body[:_TOKEN], body[_TOKEN:].split(), events)
+        source = self._streams[outlet, stream]
+        if not data:
+            self._end(source, stream, outlet, events)
             return events
-        if not source.buffer and _RS not in data:
-            self._output(stream, data, events)  # the other usual case, much output
+        if not source.buffer and data.startswith(source.marker) and data.find(b"\n") == len(data) - 1 <= FENCE_MAX:
+            body = data[len(source.marker) : -1]  # the usual case, one whole fence
+            self._fence(source, stream, body[:TOKEN], body[TOKEN:].split(), events)
+            return events
+        if not source.buffer and RS not in data:
+            self._output(source, stream, data, events)  # the other usual case, much output
             return events
         source.buffer += data
         for piece in source.take():
             if isinstance(piece, bytes):
-                self._output(stream, piece, events)
+                self._output(source, stream, piece, events)
             else:
-                self._fence(stream, *piece, events)
+                self._fence(source, stream, *piece, events)
         return events
 
-    def _output(self, stream: str, data: bytes, events: list[Event]) -> None:
-        if self._inside[stream]:
+    def _output(self, source: Stream, stream: str, data: bytes, events: list[Event]) -> None:
+        if source.inside:
             events.append(Output(stream, data))
         elif self._initialized:  # what a shell prints before it has its settings is its own greeting
             events.append(LateOutput(stream, data))
 
-    def _end(self, stream: str) -> list[Event]:
-        source = self._streams[stream]
-        events: list[Event] = []
+    def _end(self, source: Stream, stream: str, outlet: int, events: list[Event]) -> None:
         if source.buffer and not source.buffer.startswith(source.marker):  # what begins with it was to become a fence
-            self._output(stream, bytes(source.buffer), events)
+            self._output(source, stream, bytes(source.buffer), events)
         source.buffer.clear()
+        if outlet:
+            return
         self._closed.add(stream)
         if self._closed == set(STREAMS) and self.state is not State.CLOSED:
             self.state = State.CLOSED
             events.append(Exited())
-        return events
 
-    def _fence(self, stream: str, token: bytes, words: list[bytes], events: list[Event]) -> None:
+    def _fence(self, source: Stream, stream: str, token: bytes, words: list[bytes], events: list[Event]) -> None:
         if token == _SUPERVISOR:
             self._aside(stream, words, events)
         elif token != self._token or not words or stream in self._ended:
             return  # of an earlier cell, or this one's once more: it came twice, after an interrupt in the report
         elif words[0] == b"begin":
-            self._inside[stream] = True
+            source.inside = True
             if stream == STDOUT and self.state is State.SENT:
                 self.state = State.RUNNING
                 events.append(Started())
         elif words[0] == b"end":
-            self._inside[stream] = False
+            source.inside = False
             if self.state in (State.SENT, State.RUNNING):
                 self._ended.setdefault(stream, words[1:])
                 if len(self._ended) == len(STREAMS):
@@ -346,6 +344,8 @@ class ShellProtocol:
                 raise ProtocolError("the sandbox has no writable folder (tried /dev/shm, /tmp, /var/tmp, /run, HOME)")
             case [b"full"]:
                 self._full = True
+            case [b"turned"]:
+                self.turned = True
             case [b"init", pid, *restored]:
                 self._initialized = True
                 events.append(Initialized(_number(pid), restored == [b"restored"], self._full))
@@ -363,18 +363,21 @@ class ShellProtocol:
     def _finished(self, events: list[Event]) -> None:
         if not self._ended[STDOUT]:
             raise ProtocolError("the fence at the end of a cell holds no exit code")
-        code, *flags = self._ended[STDOUT]
+        code, *facts = self._ended[STDOUT]
         self.last_exit_code = _number(code)
-        self._flags = flags[0].decode(errors="replace") if flags else ""
+        self._flags = facts[0].decode(errors="replace") if facts else ""
         self._caution.wary |= any(flag in self._flags for flag in "axv")
-        self._quiet = flags[2:] == [b"0quiet"]
+        lines, job = (facts[-1][:1], facts[-1][1:]) if len(facts) > 1 else (b"", self._job)
+        self.left_job, self._job = job not in (self._job, b"quiet", b"0"), job
+        self._quiet = lines == b"0" and not self.left_job
         self.state, self._caution.saved = State.IDLE, True
         events.append(Finished(self.last_exit_code))
 
     def _died(self, events: list[Event]) -> None:
         code = _number(self._dead[STDOUT][0]) if self._dead[STDOUT] else UNKNOWN_EXIT
-        self._inside = dict.fromkeys(STREAMS, False)
-        self.last_exit_code = 0
+        for source in self._current:
+            source.inside = False
+        self.last_exit_code, self.left_job = 0, False
         self.state = State.DEAD
         events.append(Died(None if code == UNKNOWN_EXIT else code))
 

@@ -294,7 +294,7 @@ class Sandbox:
             session.interrupt()
 
     def late_output(self) -> list[LateOutput]:
-        """Take what background jobs have printed between commands."""
+        """Take what background jobs have printed after the end of their command, each piece with its `job`."""
         return self._session.late_output() if self._session is not None else []
 
     def _running(self) -> Session:

@@ -199,7 +199,7 @@ class Session:
         self._link.forget()
 
     def late_output(self) -> list[LateOutput]:
-        """Take what background jobs have printed between cells."""
+        """Take what background jobs have printed after the end of their cell."""
         return self._link.late_output()
 
     def close(self) -> None:

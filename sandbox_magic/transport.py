@@ -41,6 +41,9 @@ class Transport(Protocol):
     def fileno(self) -> int:
         """Return the descriptor that becomes readable when something arrives."""
 
+    def waits_on(self) -> dict[int, int]:
+        """Return the descriptors that `receive` waits on now, each with the events of ``poll``."""
+
     def send(self, data: bytes) -> None:
         """Queue bytes and send what the other side takes now; `receive` sends the rest."""
 
@@ -114,6 +117,10 @@ class MultiplexedSocket:
 
     def fileno(self) -> int:
         return self._sock.fileno()
+
+    def waits_on(self) -> dict[int, int]:
+        writing = select.POLLOUT if self._outgoing else 0
+        return {self._sock.fileno(): select.POLLIN | writing, self._wake_in: select.POLLIN}
 
     def send(self, data: bytes) -> None:
         if not self._outgoing:

@@ -65,6 +65,9 @@ class PipeTransport:
     def fileno(self) -> int:
         return self._poll.fileno()
 
+    def waits_on(self) -> dict[int, int]:
+        return {self._poll.fileno(): select.POLLIN}
+
     def send(self, data: bytes) -> None:
         if not self._outgoing:
             data = data[self._write(data) :]

@@ -21,16 +21,20 @@ from sandbox_magic.jupyter.status import StatusDisplay, one_line
 from sandbox_magic.jupyter.variables import environment, stdin
 from sandbox_magic.jupyter.view import CellView
 from sandbox_magic.manager import SandboxManager
-from sandbox_magic.protocol import STDERR, STDOUT, STREAMS, Output
+from sandbox_magic.protocol import STDERR, STDOUT, STREAMS, LateOutput, Output
 from sandbox_magic.result import Result
 
 if TYPE_CHECKING:
     from sandbox_magic.feed import Source
     from sandbox_magic.jobs import Job
+    from sandbox_magic.running import Tick
     from sandbox_magic.sandbox import Sandbox
 
-LATE = "[printed by background jobs since the last cell]"
+LATE = "[printed by a background job]"
+LATE_OF = "[printed by a background job of: {}]"
 NOW = "[this cell]"
+_LIVE_SECONDS = 0.5  # between two looks at what jobs print while a cell runs
+_LIVE_BYTES = 64 << 10  # of it that a cell shows before its end
 
 
 class ShownResult(Result):
@@ -73,11 +77,79 @@ class _Screen:
         self.view.tick()
         return self.view.deadline()
 
+    @property
+    def at_line_start(self) -> bool:
+        """Whether a line of ours may be written now, without `say`."""
+        return self.view.settled and not self._in_line
+
+    def end_line(self) -> None:
+        """Write what was held back, and end its line: nothing more comes."""
+        self.view.finish()
+        if self._in_line:
+            sys.stdout.write("\n")
+            self._in_line = False
+
     def say(self, text: str) -> None:
         """Write one line of ours, on a line of its own, after what was held back."""
-        self.view.finish()
-        sys.stdout.write(("\n" if self._in_line else "") + text + "\n")
-        self._in_line = False
+        self.end_line()
+        sys.stdout.write(text + "\n")
+
+
+class _Late:
+    """Shows what background jobs print, under headings; it belongs to no cell, so to no variable."""
+
+    def __init__(self, sandbox: Sandbox, screen: _Screen, *, separate_stderr: bool, quiet: bool) -> None:
+        self._sandbox = sandbox
+        self._screen = screen
+        self._apart = separate_stderr
+        self._quiet = quiet
+        self._waiting: list[LateOutput] = []
+        self._due = time.monotonic() + _LIVE_SECONDS
+        self._left = _LIVE_BYTES
+
+    def show(self) -> None:
+        """Show what has come, by job. What follows is the cell's."""
+        self._take()
+        late, self._waiting = self._waiting, []
+        for job in dict.fromkeys(output.job for output in late):
+            screen = _Screen(STREAMS, separate_stderr=self._apart)
+            sys.stdout.write((LATE_OF.format(one_line(job)) if job else LATE) + "\n")
+            for output in late:
+                if output.job == job:
+                    screen.show(output)
+            screen.end_line()
+        self._left -= sum(len(output.data) for output in late)
+
+    def before(self) -> None:
+        """Show what has come since the last cell."""
+        self._take()
+        if self._waiting:
+            self.show()
+            sys.stdout.write(NOW + "\n")
+
+    def tick(self) -> float | None:
+        """Do the same while the cell runs, where a line of ours may stand; return when something is due again."""
+        wait, left = self._screen.tick(), self._due - time.monotonic()
+        self._take()
+        if not self._waiting or self._left <= 0 or not self._screen.at_line_start:
+            return wait
+        if left > 0:
+            return left if wait is None else min(wait, left)
+        self.before()
+        self._due = time.monotonic() + _LIVE_SECONDS
+        return wait
+
+    def after(self) -> None:
+        """Show the rest, when all of the cell's own output is shown."""
+        self._take()
+        if self._waiting:
+            self._screen.end_line()
+            self.show()
+
+    def _take(self) -> None:
+        """Take what is there, unless there is some that was not shown yet: so it is bounded."""
+        if not self._waiting and not self._quiet:
+            self._waiting = [output for output in self._sandbox.late_output() if output.data]
 
 
 class CellRun:
@@ -117,8 +189,8 @@ class CellRun:
         status = StatusDisplay(self._shell, quiet=self._quiet)
         wish, defaults = self._options.wish(), self._settings.spec_defaults()
         sandbox = manager.get(self._options.name, wish, defaults, on_progress=status.update)
-        if not self._quiet:
-            self._show_late(sandbox)
+        late = _Late(sandbox, self._screen, separate_stderr=self._apart, quiet=self._quiet)
+        late.before()
         if self._options.background:
             try:
                 return self._start(sandbox, code, given, env)
@@ -129,11 +201,12 @@ class CellRun:
         before, result = sandbox.last, None
         try:
             try:
-                self._call(sandbox, code, given, env)
+                self._call(sandbox, code, given, env, late.tick)
             finally:  # the variables first: whatever comes next may be interrupted
                 result = self._bind(sandbox, before)
                 status.finish()
                 self._screen.view.finish()
+                late.after()
         except CommandTimeout as error:
             error.result = result or error.result
             raise
@@ -143,7 +216,9 @@ class CellRun:
         assert result is not None  # every run leaves one
         return self._judge(result)
 
-    def _call(self, sandbox: Sandbox, code: str, given: str | bytes | Source | None, env: dict[str, str]) -> None:
+    def _call(
+        self, sandbox: Sandbox, code: str, given: str | bytes | Source | None, env: dict[str, str], tick: Tick
+    ) -> None:
         sandbox.run(
             code,
             timeout=self._timeout(),
@@ -152,7 +227,7 @@ class CellRun:
             env=env or None,
             cwd=self._options.cwd,
             network=self._options.network,
-            tick=self._screen.tick,
+            tick=tick,
             tty=self._options.tty,
             ask=self._questions.ask if self._questions else None,
             ask_secret=self._questions.ask_secret if self._questions else None,
@@ -211,17 +286,6 @@ class CellRun:
         for note in result.notes:
             self._screen.say(f"[{one_line(note)}]")
         return result
-
-    def _show_late(self, sandbox: Sandbox) -> None:
-        """Show what background jobs printed since the last cell; it belongs to no cell, so to no variable."""
-        late = [output for output in sandbox.late_output() if output.data]
-        if not late:
-            return
-        screen = _Screen(STREAMS, separate_stderr=self._apart)
-        sys.stdout.write(LATE + "\n")
-        for output in late:
-            screen.show(output)
-        screen.say(NOW)
 
 
 def _shorten(error: KeyboardInterrupt, result: Result | None) -> None:

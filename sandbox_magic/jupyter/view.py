@@ -88,6 +88,11 @@ class CellView:
             self._hide(output.stream, data)
         self.tick()
 
+    @property
+    def settled(self) -> bool:
+        """Whether all that has come is written: not so after a flood, whose end is still to come."""
+        return not self._writer.pending and self._tail is None
+
     def deadline(self) -> float | None:
         """Return in how many seconds `tick` has something to do; `None` if nothing is held back."""
         if self._writer.pending:

@@ -15,7 +15,7 @@
 #: report
 \builtin : || \enable builtin; \builtin enable . eval export kill printf read return set trap;
 case ${POSIXLY_CORRECT-} in rescue) \unset -f builtin; \unset POSIXLY_CORRECT;; esac;
-case $__ in *\ *) { \builtin printf '\036@PREFIX@%s end %s\n' "${__##* }" "${__% *}" >@FD@/1 && \builtin printf '\036@PREFIX@%s end\n' "${__##* }" >@FD@/4; } ||
+case $__ in *\ *) { \builtin printf '\036@PREFIX@%s end %s\n' "${__##* }" "${__% *} 1${!-quiet}" >@FD@/1 && \builtin printf '\036@PREFIX@%s end\n' "${__##* }" >@FD@/4; } ||
   \builtin kill -SYS "$$";; esac;
 \builtin set +axvH;
 \builtin read -r __ </proc/loadavg;
@@ -61,6 +61,15 @@ exec >@FD@/1 2>@FD@/4;
 # also say that its stdin is open.
 #: begin
 { \builtin printf '\036@PREFIX@@TOKEN@ begin\n'>@FD@/1;\builtin printf '\036@PREFIX@@TOKEN@ begin\n'>@FD@/4;
+
+# From now on print elsewhere: all that goes to where it went until now, and what the supervisor's files print. A function
+# named `exec` is passed by in posix mode.
+#: turn
+for __ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+  if [[ /proc/$$/fd/$__ -ef @WAS_OUT@ ]]; then __="$__>@FD@/1"; elif [[ /proc/$$/fd/$__ -ef @WAS_ERR@ ]]; then __="$__>@FD@/4"; else continue; fi;
+  if \builtin declare -F exec >/dev/null; then \builtin set -o posix; \builtin eval "\exec $__"; \builtin set +o posix;
+  else \builtin eval "\exec $__"; fi; done;
+\builtin printf '%s\n' '@REPORT@' >|@FD@/3; \builtin printf '%s\n' '@EVAL@' >|@FD@/5; __=; \builtin printf '\036@PREFIX@@TOKEN@ turned\n' >@FD@/1
 
 # The cell and its end fences, which also say whether stdin is still a pipe of lines (a cell may have closed it), and $!.
 #: run

@@ -190,3 +190,30 @@ clear() {
   done
   [ -z "$found" ] || kill -s KILL $found 2>/dev/null
 }
+
+# held SHELL SUPERVISOR HOLDER...: says those of SUPERVISOR and the HOLDERs whose stdout or stderr is open in a process
+# that is none of these, nor SHELL, nor one that has just been started in its place.
+held() {
+  shell=$1 supervisor=$2 kids= found=
+  shift
+  IFS= read -r kids 2>/dev/null <"/proc/$supervisor/task/$supervisor/children"
+  for dir in /proc/[0-9]*; do
+    case " $shell $* $kids " in *" ${dir#/proc/} "*) continue ;; esac
+    line=
+    IFS= read -r line 2>/dev/null <"$dir/cmdline"
+    case $line in *sandbox-keeper*) continue ;; esac
+    for file in "$dir"/fd/*; do
+      [ -p "$file" ] || continue
+      error=4                        # of the supervisor; it comes first
+      for holder; do
+        case " $found " in
+        *" $holder "*) ;;
+        *) [ ! "$file" -ef "/proc/$holder/fd/1" ] && [ ! "$file" -ef "/proc/$holder/fd/$error" ] ||
+             found="$found $holder" ;;
+        esac
+        error=2
+      done
+    done
+  done
+  echo "$found"
+}

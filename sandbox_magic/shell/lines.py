@@ -27,32 +27,46 @@ def start_argv(name: str, shell: str | None = None) -> list[str]:
         shell: The shell's name or path; bash where there is one, else sh.
     """
     kinds, titles = ("bash.sh", "zsh.sh", "posix.sh"), ("report", "eval", "code")
-    helpers = [sections(kind)[title] for kind in kinds for title in titles]
+    helpers = [_helper(kind, title) for kind in kinds for title in titles]
     return ["sh", "-c", script("supervisor.sh"), "supervisor", name, shell or "", *helpers]
 
 
-_FENCED, _WARY, _KEEP = (
-    ("begin", "begun"),
-    ("rare", "wary", "out", "null"),
-    ("keep", "mark"),
-)  # parts of such lines
+def _helper(kind: str, title: str) -> str:
+    """Return the text of a helper file. The head of `report` tells the supervisor where its shell prints."""
+    return ("# @FD@/1 @FD@/4\n" if title == "report" else "") + sections(kind)[title]
+
+
+# Parts of the lines of a cell, and when they are wanted.
+_FENCED, _WARY, _KEEP = ("begin", "begun"), ("rare", "wary", "out", "null"), ("keep", "mark")
 
 
 class Lines:
-    """The lines around a cell, with everything filled in but the cell and its token."""
+    """The lines around a cell, with everything filled in but the cell and its token.
 
-    def __init__(self, shell: str, pid: int, prefix: bytes, token: bytes) -> None:
+    Attributes:
+        places: Where the shell prints: its stdout and its stderr.
+    """
+
+    def __init__(self, shell: str, pid: int, prefix: bytes, token: bytes, holder: int = 0) -> None:
         name = _script(shell)
         parts = sections(name)
         blank = " " if name == "zsh.sh" else ""  # zsh keeps a line that begins with one out of the user's history
+        self.places = (f"/proc/{holder or pid}/fd/1", f"/proc/{holder}/fd/2" if holder else f"/proc/{pid}/fd/4")
+
+        def filled(text: str) -> bytes:
+            text = text.replace("@FD@/1", self.places[0]).replace("@FD@/4", self.places[1])
+            return text.replace("@FD@", f"/proc/{pid}/fd").encode().replace(b"@PREFIX@", prefix)
 
         def fill(title: str) -> bytes:
-            text = blank + parts[title].replace("@FD@", f"/proc/{pid}/fd")
-            return text.encode().replace(b"@PREFIX@", prefix) + b"\n"
+            return filled(blank + parts[title]) + b"\n"
 
         self.init = fill("init").replace(b"@TOKEN@", token)
         self.save = fill("save")
         self.input = fill("input")
+        helpers = {title.upper(): quote(filled(_helper(name, title))) for title in ("report", "eval")}
+        self._turn = fill("turn").replace(b"@TOKEN@", token)
+        for title, text in helpers.items():
+            self._turn = self._turn.replace(b"@%b@" % title.encode(), text)
         self._parts = {name: fill(name)[:-1] if name in parts else b"" for name in _FENCED + _WARY + _KEEP}
         self._run = fill("run") + fill("again")
         self._forms: dict[tuple[bool, bool, bool, bool], bytes] = {}
@@ -61,6 +75,11 @@ class Lines:
         self.word = b"command" if name == "posix.sh" else b"builtin"  # see the files
         # Options that would show our lines or export $__: lifted between cells, set again inside.
         self.lifted = "axv" if name == "zsh.sh" else "axvH"
+
+    def turn(self, was: Lines) -> bytes:
+        """Return the line that makes a shell that stands at `was` print here."""
+        out, err = (place.encode() for place in was.places)
+        return self._turn.replace(b"@WAS_OUT@", out).replace(b"@WAS_ERR@", err)
 
     def cell(  # all that makes it
         self, token: bytes, code: int, text: bytes, stdin: bytes, *, fenced: bool, wary: bool, keep: bool

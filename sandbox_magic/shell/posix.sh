@@ -7,7 +7,7 @@
 
 #: report
 \unset -f command;
-case $__ in *\ *) { \command printf '\036@PREFIX@%s end %s\n' "${__##* }" "${__% *}" >@FD@/1 && \command printf '\036@PREFIX@%s end\n' "${__##* }" >@FD@/4; } ||
+case $__ in *\ *) { \command printf '\036@PREFIX@%s end %s\n' "${__##* }" "${__% *} 1${!-quiet}" >@FD@/1 && \command printf '\036@PREFIX@%s end\n' "${__##* }" >@FD@/4; } ||
   \command kill -SYS "$$";; esac;
 \command set +axv;
 \command read -r __ </proc/loadavg;
@@ -38,6 +38,11 @@ exec >@FD@/1 2>@FD@/4;
 
 #: input
 { \command printf %b '@INPUT@' >|@FD@/8 || __='125 \command echo "sandbox: no room for the stdin of the cell" >&2'; } >/dev/null 2>&1
+
+#: turn
+\unset -f command; for __ in 1 2 3 4 5 6 7 8 9; do if \command test "/proc/$$/fd/$__" -ef @WAS_OUT@; then \command eval "\command exec $__>@FD@/1";
+  elif \command test "/proc/$$/fd/$__" -ef @WAS_ERR@; then \command eval "\command exec $__>@FD@/4"; fi; done;
+\command printf '%s\n' '@REPORT@' >|@FD@/3; \command printf '%s\n' '@EVAL@' >|@FD@/5; __=; \command printf '\036@PREFIX@@TOKEN@ turned\n' >@FD@/1
 
 #: begin
 { \command printf '\036@PREFIX@@TOKEN@ begin\n'>@FD@/1;\command printf '\036@PREFIX@@TOKEN@ begin\n'>@FD@/4;

@@ -67,8 +67,11 @@ while :; do
   (cd "$here"; exec "$@" >/dev/null 3<&- 4>&- 5<&- 6<&- 7<&- 8<&- 9<&-)  # in a child: dash would move its own descriptors
                                               # for a plain command. Its greeting goes to /dev/null.
   code=$?
-  printf '\036%s dead %s\n' "$token" "$code"
-  printf '\036%s dead\n' "$token" >&4
+  read -r _ out err <"/proc/$$/fd/3"            # where the shell has printed: behind that, or else here
+  { printf '\036%s dead %s\n' "$token" "$code" >"$out" && printf '\036%s dead\n' "$token" >"$err"; } || {
+    printf '\036%s dead %s\n' "$token" "$code"
+    printf '\036%s dead\n' "$token" >&4
+  }
   while :; do                       # drop what was meant for the dead shell
     IFS= read -r line || exit 159
     [ "$line" = "start $token" ] && break

@@ -20,7 +20,6 @@ from sandbox_magic import (
     SessionBusy,
     SessionClosed,
 )
-from sandbox_magic.protocol import LateOutput
 from sandbox_magic.testing.host import until
 
 
@@ -240,24 +239,6 @@ def test_one_at_a_time(box: Sandbox) -> None:
         box.run("echo no")
     thread.join()
     assert box.run("echo yes").stdout == "yes\n"
-
-
-def test_late_output_is_kept_apart(box: Sandbox) -> None:
-    assert box.run("(sleep 0.3; echo late) & echo now").stdout == "now\n"
-    time.sleep(0.7)
-    result = box.run("echo next")
-    assert result.stdout == "next\n"
-    assert box.late_output() == [LateOutput("stdout", b"late\n")]
-    assert box.late_output() == []
-
-
-def test_a_background_flood_does_not_block(box: Sandbox) -> None:
-    box.run("(head -c 30000000 /dev/zero; echo done >/tmp/done) &")
-    deadline = time.monotonic() + 20
-    while box.run("cat /tmp/done 2>/dev/null").stdout != "done\n":
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    assert sum(len(output.data) for output in box.late_output()) <= 1 << 20
 
 
 def test_a_failing_callback_stops_the_command_and_is_raised(box: Sandbox) -> None:

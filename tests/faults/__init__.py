@@ -69,6 +69,9 @@ class FaultyTransport:
     def fileno(self) -> int:
         return self._inner.fileno()
 
+    def waits_on(self) -> dict[int, int]:
+        return self._inner.waits_on()
+
     def pending(self) -> int:
         return self._inner.pending()
 

@@ -141,8 +141,18 @@ def test_late_output_is_announced_and_belongs_to_no_cell(kernel: Kernel) -> None
     kernel.ok("%%sandbox\n(sleep 0.3; echo late) &")
     kernel.ok("import time; time.sleep(0.7)")
     cell = kernel.ok("%%sandbox -o own --tee\necho now")
-    assert cell.stdout == "[printed by background jobs since the last cell]\nlate\n[this cell]\nnow\n"
+    assert cell.stdout == "[printed by a background job of: (sleep 0.3; echo late) &]\nlate\n[this cell]\nnow\n"
     assert kernel.value("own") == repr("now\n")
+
+
+def test_late_output_is_shown_while_another_cell_runs_and_is_not_its_own(kernel: Kernel) -> None:
+    job = "(sleep 1; echo late; >/tmp/late) & # a job"
+    kernel.ok(f"%%sandbox\n{job}\necho started")
+    cell = kernel.ok("%%sandbox -o own --tee\nuntil [ -e /tmp/late ]; do sleep 0.1; done; sleep 1; echo x; printf y")
+    shown = f"[printed by a background job of: {job}]\nlate\n"
+    assert shown in cell.stdout
+    assert cell.stdout.replace(shown, "").replace("[this cell]\n", "").rstrip("\n") == "x\ny"
+    assert kernel.value("own") == repr("x\ny")
 
 
 def test_capture_above_the_cell_takes_its_output(kernel: Kernel) -> None:

@@ -202,7 +202,7 @@ def test_buffers_stay_small() -> None:
     for _ in range(50):
         shell.feed("stdout", b"\x1e" * 100_000, 100_000)
         shell.events.clear()
-    assert len(shell.protocol._streams["stdout"].buffer) < 64
+    assert len(shell.protocol._streams[0, "stdout"].buffer) < 64
 
 
 def test_a_sandbox_without_a_writable_folder_says_so() -> None:

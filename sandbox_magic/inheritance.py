@@ -1,0 +1,32 @@
+"""What a shell has left for its successor goes to the first shell of another session of the same sandbox."""
+
+from __future__ import annotations
+
+import shlex
+
+from sandbox_magic.control import ControlShell
+from sandbox_magic.errors import SessionError
+
+_STATE_END = "\n__=restored\n"
+_STATE_TRIES = 100
+
+
+def bequeath(control: ControlShell, supervisor: int, heir: str) -> None:
+    """Copy the state beside the folder of `supervisor`, where the supervisor of that name, `heir`, looks first.
+
+    Raises:
+        SessionError: What the shell has left was not found, or there is no room for a copy.
+    """
+    here = f"/proc/{supervisor}"
+    lines = f"while IFS= read -r line; do printf '%s\\n' \"$line\"; done <{here}/fd/7"
+    for _ in range(_STATE_TRIES):  # it may be just being written
+        text, found, _ = control.call(lines, timeout=10, errors="surrogateescape").partition(_STATE_END)
+        if found:
+            break
+    copy = (
+        f"(cd -P {here}/cwd/.. && mkdir -m 700 .sandbox-{heir} && cd .sandbox-{heir} && umask 077 && "
+        f"printf %s {shlex.quote(text + found)} >state && "
+        f"{{ [ ! -e {here}/cwd/checkpoint ] || cat {here}/cwd/checkpoint >checkpoint; }} && echo done)"
+    )
+    if not found or "done" not in control.call(copy, timeout=10):
+        raise SessionError("the state of the shell cannot be handed to another one")

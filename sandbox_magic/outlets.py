@@ -1,0 +1,254 @@
+"""`Outlets`: where a shell and its jobs print, so that what a job prints later is apart from the cells that run then.
+
+An outlet is a stdout and a stderr: those of the supervisor, or of a *holder*, a process that does nothing but have them
+open. When a cell has left something behind that has the present outlet open, the shell is turned to another one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import secrets
+import select
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from sandbox_magic.control import ControlShell
+from sandbox_magic.engines.base import Machine
+from sandbox_magic.errors import SandboxError, SessionError
+from sandbox_magic.protocol import STDOUT, STREAMS
+from sandbox_magic.transport import Chunk, Transport
+
+MOST = 32  # outlets of one session
+
+_BEHIND = re.compile(r"(?<![&<>|])&(?![&>])")  # starts something that goes on by itself
+_OPEN_SECONDS = 5.0
+_TITLE = 200  # characters
+# Its name keeps it from being taken for a process of a cell; see shell/control.sh. It ends with its stdin, or a line.
+_HOLDER = ["sh", "-c", 'IFS= read -r token && echo "$token $$" && IFS= read -r line', "sandbox-keeper-outlet"]
+
+
+@dataclass(slots=True, eq=False)
+class Outlet:
+    """A stdout and a stderr.
+
+    Attributes:
+        number: Names it; 0 for the supervisor's own.
+        transport: Its other end.
+        holder: The process that has it open; the supervisor for number 0.
+        title: The line that has started what was left there last, as far as can be told.
+        ended: The streams that have ended.
+        ending: Whether the holder was told to end.
+    """
+
+    number: int
+    transport: Transport
+    holder: int
+    title: str = ""
+    ended: set[str] = field(default_factory=set)
+    ending: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Sight:
+    """What was found: which outlets jobs hold, of those that were seen, and a fresh one if there was need."""
+
+    held: frozenset[int]
+    seen: frozenset[int]
+    current: int
+    lefts: int
+    fresh: Outlet | None
+
+
+class Outlets:
+    """The outlets of one shell. All but what runs in its own thread under the lock of the link.
+
+    Attributes:
+        current: Where cells print.
+        suspect: Whether something may have been left that prints there, too.
+    """
+
+    def __init__(self, machine: Machine, control: ControlShell) -> None:
+        """Make none; `begin` has the first one."""
+        self.suspect = False
+        self._machine = machine
+        self._control = control
+        self._numbers = 0
+        self._lefts = 0  # how often a cell has left something
+        self._all: dict[int, Outlet] = {}
+        self._looking: Future[_Sight] | None = None
+
+    def begin(self, transport: Transport, supervisor: int) -> None:
+        """Take the streams of a new supervisor, the only ones there are."""
+        self.current = self._main = Outlet(0, transport, supervisor)
+        self._all = {0: self._main}
+        self.suspect = False
+
+    def __iter__(self) -> Iterator[Outlet]:
+        return iter(list(self._all.values()))
+
+    @property
+    def several(self) -> bool:
+        """Whether there is another one than the supervisor's."""
+        return len(self._all) > 1
+
+    def title(self, number: int) -> str:
+        """Return what prints to an outlet outside cells."""
+        return self._all[number].title if number in self._all else ""
+
+    def close(self) -> None:
+        """Close all but the supervisor's."""
+        for outlet in self:
+            if outlet is not self._main:
+                outlet.transport.close()
+        self._all.clear()
+        looking, self._looking = self._looking, None
+        if looking is not None:
+            looking.add_done_callback(_close_fresh)
+
+    # ---- reading
+
+    def receive(self, timeout: float | None) -> Iterator[tuple[int, Chunk]]:
+        """Yield what has come, with the number of the outlet; the end of a stream only for the supervisor's."""
+        poll, owners = select.poll(), {}
+        for outlet in self:
+            for fd, events in outlet.transport.waits_on().items():
+                poll.register(fd, events)
+                owners[fd] = outlet
+        ready = poll.poll(None if timeout is None else max(0.0, timeout) * 1000)
+        for outlet in dict.fromkeys(owners[fd] for fd, _ in ready):
+            for stream, data in outlet.transport.receive(0):
+                if not data and outlet is not self._main:
+                    outlet.ended.add(stream)
+                else:
+                    yield outlet.number, (stream, data)
+
+    def ended(self) -> Iterator[Outlet]:
+        """Yield those whose streams have ended, and close them then."""
+        for outlet in self:
+            if len(outlet.ended) == len(STREAMS):
+                yield outlet
+                self._all.pop(outlet.number, None)
+                outlet.transport.close()
+
+    # ---- turning
+
+    def left(self, code: str, *, job: bool) -> None:
+        """After a cell: it may have left something behind.
+
+        Args:
+            code: Its text.
+            job: Whether the shell says so. It does not know of all: a subshell may have started it.
+        """
+        if job or ("&" in code and _BEHIND.search(code)):
+            self._lefts += 1
+            lines = code.strip().splitlines() or [""]
+            title = next((line for line in lines if _BEHIND.search(line)), lines[0])
+            self.suspect, self.current.title = True, title.strip()[:_TITLE]
+        elif not self.suspect:
+            self.current.title = ""  # what was on its way there has come before that cell
+
+    def home(self) -> None:
+        """A new shell prints to the supervisor's, whoever else does."""
+        self.suspect |= self.current is not self._main
+        self.current = self._main
+
+    @property
+    def looked(self) -> bool:
+        """Whether something was found that `target` has not taken yet."""
+        return self._looking is not None and self._looking.done()
+
+    def look(self, shell: int, then: Callable[[], None] = lambda: None) -> None:
+        """Find out in a thread of its own who holds what, and open another outlet if there is need; again is harmless.
+
+        Args:
+            shell: The shell's process id.
+            then: Called in that thread when it is done.
+        """
+        if self._looking is not None:
+            return
+        looking = self._looking = Future()
+        outlets, current, lefts = dict(self._all), self.current.number, self._lefts
+
+        def work() -> None:
+            try:
+                held = self._held(outlets, shell)
+                fresh = self._open() if len(held) == len(outlets) < MOST else None
+                looking.set_result(_Sight(held, frozenset(outlets), current, lefts, fresh))
+            except BaseException as error:  # noqa: BLE001 # whoever takes the result raises it
+                looking.set_exception(error)
+            then()
+
+        threading.Thread(target=work, name="sandbox-outlet", daemon=True).start()
+
+    def _held(self, outlets: Mapping[int, Outlet], shell: int) -> frozenset[int]:
+        holders = [outlet.holder for outlet in outlets.values()]
+        try:
+            found = self._control.call(f"held {shell} {' '.join(map(str, holders))}").split()
+        except SandboxError:  # nobody can say
+            return frozenset(outlets)
+        return frozenset(number for number, outlet in outlets.items() if str(outlet.holder) in found)
+
+    def _open(self) -> Outlet:
+        transport = self._machine.open(_HOLDER)
+        try:
+            token, said, end = secrets.token_hex(8), b"", time.monotonic() + _OPEN_SECONDS
+            transport.send(f"{token}\n".encode())
+            while not said.endswith(b"\n"):
+                chunks = transport.receive(max(0.0, end - time.monotonic()))
+                said += b"".join(data for stream, data in chunks if stream == STDOUT)
+                if (STDOUT, b"") in chunks or time.monotonic() > end:
+                    raise SessionError("no other place for the output of cells could be made in the sandbox")
+            first, _, pid = said.decode(errors="replace").strip().partition(" ")
+            if first != token or not pid.isdigit():
+                raise SessionError("what was to hold the output of cells has said something else")
+        except BaseException:
+            transport.close()
+            raise
+        self._numbers += 1
+        return Outlet(self._numbers, transport, int(pid))
+
+    def target(self, shell: int) -> Outlet:
+        """Return where the shell is to print; looks if that has not been done, and tells holders to end that are free.
+
+        Raises:
+            SandboxError: It cannot be told, or no other outlet be opened.
+        """
+        while True:
+            self.look(shell)
+            looking = self._looking
+            assert looking is not None
+            try:
+                sight = looking.result(_OPEN_SECONDS)
+            except TimeoutError:
+                raise SessionError("no other place for the output of cells was made in time") from None
+            finally:
+                if looking.done():
+                    self._looking = None
+            if sight.fresh is not None:
+                self._all[sight.fresh.number] = sight.fresh
+            if (sight.current, sight.lefts) == (self.current.number, self._lefts):  # else there was a cell since
+                return self._chosen(sight)
+
+    def _chosen(self, sight: _Sight) -> Outlet:
+        """Return the supervisor's outlet if it is free, else the present one, else another one."""
+        free = [outlet for outlet in self if outlet.number in sight.seen - sight.held and not outlet.ending]
+        target = next((outlet for outlet in free if outlet in (self._main, self.current)), None)
+        target = target or sight.fresh or next(iter(free), self.current)
+        for outlet in free:
+            if outlet not in (self._main, self.current, target):
+                outlet.ending = True
+                outlet.transport.send(b"\n")
+        self.suspect = target.number in sight.held
+        self.current = target
+        return target
+
+
+def _close_fresh(looking: Future[_Sight]) -> None:
+    """Close what was opened for a link that is gone."""
+    with contextlib.suppress(BaseException):
+        if (fresh := looking.result().fresh) is not None:
+            fresh.transport.close()
