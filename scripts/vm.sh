@@ -110,7 +110,7 @@ put() {
     say "copying this repository"
     git -C "$repo" ls-files -z --cached --others --exclude-standard -- sandbox_magic tests scripts pyproject.toml |
         tar -C "$repo" --null --files-from - --ignore-failed-read -cz |
-        command_in_vm root 'rm -rf /srv/tree && mkdir /srv/tree && tar -xz --no-same-owner -C /srv/tree'
+        command_in_vm root 'mkdir -p /srv/tree && tar -xz --no-same-owner -C /srv/tree'
 }
 
 run() {

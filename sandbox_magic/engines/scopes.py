@@ -18,8 +18,8 @@ from sandbox_magic.engines import cgroups
 from sandbox_magic.errors import EngineError
 
 _SECONDS = 10.0  # for an answer of the manager, and then for what it does
-_FOREVER = (1 << 64) - 1
-_MANAGER = ("org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager")
+_SYSTEMD = "org.freedesktop.systemd1"
+_PATH = "/org/freedesktop/systemd1"
 _refused = threading.Event()  # once it has said no it is not asked again: each time costs a start
 
 
@@ -42,8 +42,12 @@ class Scope(cgroups.Leaf):
         """
         (folder,) = self.folders
         try:
-            _ask(_request(folder.name, self._wish, processes))
+            _ask(*_request(folder.name, self._wish, processes))
             self._wait(processes)
+            # When the kernel ends a process for want of memory, the manager would end the whole scope; but not one that
+            # is left to itself. Only a newer manager can be told so (`OOMPolicy`, 253).
+            unit = folder.name.replace("-", "_2d").replace(".", "_2e")
+            _ask(f"{_PATH}/unit/{unit}", f"{_SYSTEMD}.Scope", "Abandon")
             cgroups.compare(folder, self._wish)
         except (OSError, EngineError) as error:
             _refused.set()
@@ -79,11 +83,7 @@ def _bus() -> Path:
 
 
 def _request(unit: str, wish: cgroups.Wish, processes: Iterable[int]) -> list[str]:
-    """Return the call that makes it, in the words of busctl.
-
-    When the kernel ends a process for want of memory, the manager would end the whole scope. Only a newer one can be
-    told not to (`OOMPolicy`, 253); so what it does to end a scope is made harmless. What ends it is its owner's death.
-    """
+    """Return the call that makes it, in the words of busctl."""
     pids = [str(process) for process in processes]
     properties = [
         ["Description", "s", "A sandbox of sandbox_magic"],
@@ -93,20 +93,23 @@ def _request(unit: str, wish: cgroups.Wish, processes: Iterable[int]) -> list[st
         ["MemorySwapMax", "t", "0"],
         ["TasksMax", "t", str(wish.pids)],
         ["CPUQuotaPerSecUSec", "t", str(int(wish.cpus * 1_000_000))],
-        ["KillSignal", "i", "18"],  # SIGCONT
-        ["SendSIGKILL", "b", "false"],
-        ["TimeoutStopUSec", "t", str(_FOREVER)],
         ["PIDs", "au", str(len(pids)), *pids],
     ]
     words = [word for each in properties for word in each]
-    return [*_MANAGER, "StartTransientUnit", "ssa(sv)a(sa(sv))", unit, "fail", str(len(properties)), *words, "0"]
+    call = (_PATH, f"{_SYSTEMD}.Manager", "StartTransientUnit", "ssa(sv)a(sa(sv))", unit, "fail")
+    return [*call, str(len(properties)), *words, "0"]
 
 
-def _ask(request: list[str]) -> None:
-    command = ["busctl", f"--address=unix:path={_bus()}", f"--timeout={_SECONDS:g}", "--quiet", "call", *request]
+def _ask(*request: str) -> None:
+    bus = ("busctl", f"--address=unix:path={_bus()}", f"--timeout={_SECONDS:g}", "--quiet")
     try:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_SECONDS + 5, check=False
+            [*bus, "call", _SYSTEMD, *request],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS + 5,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         raise EngineError("it does not answer") from None
