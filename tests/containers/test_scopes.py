@@ -9,6 +9,7 @@ import pytest
 
 from sandbox_magic import Sandbox
 from sandbox_magic.engines import cgroups, scopes
+from sandbox_magic.errors import EngineError
 
 
 def test_a_manager_that_refuses_is_asked_once_and_the_sandbox_starts_without(
@@ -39,8 +40,8 @@ def test_a_scope_that_holds_less_than_was_asked_is_refused(tmp_path: Path) -> No
     for name, text in held.items():
         (tmp_path / name).write_text(text)
     cgroups.compare(tmp_path, wish)
-    for name in held:
+    for name, text in held.items():
         (tmp_path / name).write_text("max")
-        with pytest.raises(cgroups.EngineError, match=name):
+        with pytest.raises(EngineError, match=name):
             cgroups.compare(tmp_path, wish)
-        (tmp_path / name).write_text(held[name])
+        (tmp_path / name).write_text(text)
