@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A small virtual machine with systemd and cgroup version 2, for what this machine may not have: groups that are delegated to
-# an ordinary user, a user manager, a rootless Podman.
+# A small virtual machine with systemd and control groups of version 2, for what this machine may not have: groups that
+# are delegated to an ordinary user, a user manager, a rootless Podman.
 #
 #   scripts/vm.sh prove                 start it, run there what only it can show, end it: this is `make vm`
 #   scripts/vm.sh start                 make it (as root on Debian or Ubuntu, about five minutes) and boot it
@@ -50,8 +50,8 @@ settle() {
     printf 'unqualified-search-registries = ["docker.io"]\n' >>"$tree/etc/containers/registries.conf"
     chroot "$tree" systemctl enable systemd-networkd ssh >/dev/null 2>&1
     cp "$cache/debian-root.tar" "$tree/srv"
-    chroot "$tree" systemctl mask -- serial-getty@ttyS0.service apt-daily.timer apt-daily-upgrade.timer man-db.timer e2scrub_all.timer \
-        systemd-timesyncd.service >/dev/null 2>&1
+    chroot "$tree" systemctl mask -- serial-getty@ttyS0.service apt-daily.timer apt-daily-upgrade.timer \
+        e2scrub_all.timer systemd-timesyncd.service >/dev/null 2>&1
     chroot "$tree" useradd --create-home --shell /bin/bash user
     mkdir -p "$tree/var/lib/systemd/linger" "$tree/root/.ssh" "$tree/home/user/.ssh"
     touch "$tree/var/lib/systemd/linger/user" # its manager runs from the boot on
@@ -137,7 +137,9 @@ prove_that() {
 
 # As a program of the user's own manager, so in groups that are the user's: a desktop's terminal, a JupyterHub's server.
 as_a_service() {
-    echo "systemd-run --user --quiet --wait --pipe --same-dir --setenv=PYTHONPATH --setenv=PYTHONDONTWRITEBYTECODE $*"
+    local variables="PYTHONPATH PYTHONDONTWRITEBYTECODE PYTHONUNBUFFERED HYPOTHESIS_STORAGE_DIRECTORY"
+    # shellcheck disable=SC2086
+    echo "systemd-run --user --quiet --wait --pipe --same-dir $(printf -- '--setenv=%s ' $variables)$*"
 }
 
 prove() {
@@ -147,7 +149,8 @@ prove() {
     failed=()
     start
     prove_that "root has groups of its own" root "SANDBOX_LIMITS_BY='cgroup v2' $vm && $limits"
-    prove_that "a user's service has delegated groups" user "$(as_a_service --setenv=SANDBOX_LIMITS_BY="'cgroup v2'" "$vm")"
+    prove_that "a user's service has groups of its own" user \
+        "$(as_a_service --setenv=SANDBOX_LIMITS_BY="'cgroup v2'" "$vm")"
     prove_that "a user's session has scopes" user "SANDBOX_LIMITS_BY=\"$scope\" $vm && $limits"
     prove_that "a user has a rootless Podman" user "$podman_image && $pytest tests/contract --engine podman \
         -k 'podman-bash and (limits or left_behind or state or files)'"
