@@ -5,7 +5,7 @@ BIN := .venv/bin
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-unit lint attack bench clean venv-demo venv-test engine images podman tools
+.PHONY: help demo test test-unit lint attack bench vm clean venv-demo venv-test engine images podman tools
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,9 +35,13 @@ attack: venv-test engine images podman tools ## try to break out, on every engin
 bench: venv-test engine images ## measure, side by side with others
 	@$(BIN)/python -m benchmarks
 
+vm: ## show in a virtual machine what control groups of version 2 and a rootless Podman do (half an hour)
+	@scripts/vm.sh prove
+
 clean: ## end the daemons that we started; remove .venv, caches and build results
 	@scripts/engine.sh stop
 	@scripts/podman.sh stop
+	@scripts/vm.sh stop
 	@echo "clean: removing .venv, caches and build results"
 	@rm -rf .venv .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist build-output
 	@find . -name .git -prune -o -type d \( -name __pycache__ -o -name '*.egg-info' -o -name .ipynb_checkpoints \) \

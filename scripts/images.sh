@@ -4,6 +4,8 @@
 # An image that is there is used. Else root on Debian or Ubuntu builds it from packages, so that no image registry is
 # needed (.cache/ keeps the Debian root for the next engine); everybody else pulls it.
 #
+# `scripts/images.sh root` only builds .cache/debian-root.tar, without an engine.
+#
 # SANDBOX_IMAGE_SUFFIX=TEXT is appended to both tags. It is for trying this script without touching the real images.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
@@ -23,8 +25,9 @@ import() {
     docker import -c "ENV PATH=$path" -c "CMD [\"$2\"]" - "$1" >/dev/null || fail "the engine does not import $1"
 }
 
-build_debian() {
-    local root=$cache/debian-root.tar
+root=$cache/debian-root.tar
+
+build_root() {
     if [[ ! -f $root ]]; then
         if ! has mmdebstrap || [[ ! -e /usr/share/keyrings/debian-archive-keyring.gpg ]]; then
             apt_install mmdebstrap debian-archive-keyring
@@ -40,6 +43,10 @@ build_debian() {
         fi
         mv "$root.partial" "$root"
     fi
+}
+
+build_debian() {
+    build_root
     say "importing $debian"
     import "$debian" bash <"$root"
 }
@@ -74,6 +81,10 @@ provide() {
     fi
 }
 
+if [[ ${1:-} == root ]]; then
+    build_root
+    exit
+fi
 has docker || ! debian_root || apt_install docker.io
 has docker || fail "the docker command is missing: install Docker's client and try again"
 provide "$debian" build_debian

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from sandbox_magic.engines import bwrap, cgroups, limits, pinning, seccomp, traces
+from sandbox_magic.engines import bwrap, cgroups, limits, pinning, scopes, seccomp, traces
 from sandbox_magic.engines.base import Engine, Found, Machine, Probe, Progress, Sweep, labels_of_mine, silent
 from sandbox_magic.engines.bubblewrap_arguments import (
     ETC_COPIED,
@@ -246,9 +246,16 @@ class BubblewrapEngine(Engine):
         candidate = self._connect()
         uid = _UNUSED + secrets.randbelow(1 << 20) if os.getuid() == 0 else os.getuid()
         check_mounts(spec, uid)
+        try:
+            return self._made(candidate, spec, name, uid)
+        except scopes.Refused:  # nothing has run; from now on there are none
+            return self._made(candidate, spec, name, uid)
+
+    def _made(self, candidate: bwrap.Candidate, spec: SandboxSpec, name: str, uid: int) -> BubblewrapMachine:
         trace = traces.Trace.make(uid)
         janitor().remember([trace.folder, *trace.groups()])
-        leaf = cgroups.leaf(trace.ident[:12], _wish(spec))
+        ident, wish = trace.ident[:12], _wish(spec)
+        leaf = cgroups.leaf(ident, wish) or scopes.scope(ident, wish)
         try:
             machine = self._start(candidate, spec, trace, uid, leaf)
         except BaseException:

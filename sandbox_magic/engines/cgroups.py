@@ -1,7 +1,7 @@
 """Limits by control groups: a leaf of our own for a sandbox, in the version of the interface that the host has.
 
 `leaf` tries what the host may offer, in order: version 2 where we may make a group below (delegated, or root),
-version 1 (root). Each limit is read back; one that does not hold is not offered.
+version 1 (root). Each limit is read back; one that does not hold is not offered. `scopes` is what else a user may have.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from pathlib import Path
 
 from sandbox_magic.errors import EngineError
 
-_ROOT = Path("/sys/fs/cgroup")
+ROOT = Path("/sys/fs/cgroup")
+CONTROLLERS = frozenset({"memory", "pids", "cpu"})
 _PERIOD = 100_000  # microseconds over which processor time is shared out
 _PARENT = "sandbox-magic"
 _REMOVE_SECONDS = 2.0
@@ -116,14 +117,35 @@ def _version_2(name: str, wish: Wish) -> Leaf:
         except OSError:
             continue
         try:
-            quota = f"{int(wish.cpus * _PERIOD)} {_PERIOD}"
-            limits = {"memory.max": wish.memory, "memory.swap.max": 0, "pids.max": wish.pids, "cpu.max": quota}
-            for file, value in limits.items():
-                _limit(folder / file, value)
+            for file, value in _limits_2(folder, wish).items():
+                (folder / file).write_text(value)
+            compare(folder, wish)
             return Leaf("cgroup v2", [folder])
         except (OSError, EngineError):
             folder.rmdir()
     raise EngineError("no delegated group")
+
+
+def compare(folder: Path, wish: Wish) -> None:
+    """Read the limits of a group of version 2 back.
+
+    Raises:
+        EngineError: One does not hold.
+    """
+    for file, value in _limits_2(folder, wish).items():
+        _compare(folder / file, value)
+
+
+def _limits_2(folder: Path, wish: Wish) -> dict[str, str]:
+    limits = {
+        "memory.max": str(wish.memory),
+        "memory.swap.max": "0",
+        "pids.max": str(wish.pids),
+        "cpu.max": f"{int(wish.cpus * _PERIOD)} {_PERIOD}",
+    }
+    if not (folder / "memory.swap.max").exists() and len(_read(Path("/proc/swaps")).splitlines()) < 2:
+        del limits["memory.swap.max"]  # a kernel that does not count swap, and has none
+    return limits
 
 
 def places(name: str) -> list[Path]:
@@ -137,19 +159,24 @@ def _places_2(name: str) -> list[Path]:
 
 def _parents() -> Iterator[Path]:
     """Yield the groups of version 2 below which we may make one: those above our own, and for root the top."""
-    if not (_ROOT / "cgroup.controllers").exists():
+    if not (ROOT / "cgroup.controllers").exists():
         return
     own = _read(Path("/proc/self/cgroup")).partition("0::/")[2].strip()
-    group = _ROOT / own
-    above = [each for each in group.parents if each == _ROOT or _ROOT in each.parents]
-    for group in above or [_ROOT]:  # the top one may have processes and groups at once
+    group = ROOT / own
+    above = [each for each in group.parents if each == ROOT or ROOT in each.parents]
+    for group in above or [ROOT]:  # the top one may have processes and groups at once
         if os.access(group, os.W_OK) and os.access(group / "cgroup.procs", os.W_OK):
             yield group
 
 
+def controllers(group: Path) -> set[str]:
+    """Return what a group of version 2 can limit; nothing if there is no such group."""
+    return set(_read(group / "cgroup.controllers").split())
+
+
 def _delegate(group: Path) -> None:
     have = set(_read(group / "cgroup.subtree_control").split())
-    if lacking := {"memory", "pids", "cpu"} - have:
+    if lacking := CONTROLLERS - have:
         (group / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in sorted(lacking)))
 
 
@@ -175,7 +202,7 @@ def _version_1(name: str, wish: Wish) -> Leaf:
 
 def _places_1(name: str) -> dict[str, Path]:
     own = dict(_own_groups())
-    tops = {controller: _ROOT / controller for controller in ("memory", "pids", "cpu") if controller in own}
+    tops = {controller: ROOT / controller for controller in ("memory", "pids", "cpu") if controller in own}
     groups = {controller: top / own[controller].lstrip("/") for controller, top in tops.items()}
     return {each: (group if group.is_dir() else tops[each]) / _PARENT / name for each, group in groups.items()}
 
@@ -188,10 +215,13 @@ def _own_groups() -> Iterator[tuple[str, str]]:
 
 
 def _limit(file: Path, value: object) -> None:
-    """Write a limit and read it back; the kernel rounds memory to pages."""
     file.write_text(str(value))
+    _compare(file, str(value))
+
+
+def _compare(file: Path, wanted: str) -> None:
+    """Read a limit back; the kernel rounds memory to pages."""
     found = _read(file).strip()
-    wanted = str(value)
     if found != wanted and not (wanted.isdigit() and found.isdigit() and 0 <= int(wanted) - int(found) < 1 << 16):
         raise EngineError(f"{file} holds {found} instead of {wanted}")
 

@@ -17,7 +17,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sandbox_magic.engines import cgroups
+from sandbox_magic.engines import cgroups, scopes
 from sandbox_magic.engines.base import ended, started_at
 from sandbox_magic.errors import EngineError
 
@@ -59,7 +59,7 @@ class Trace:
 
     def groups(self) -> list[Path]:
         """Return the control groups that the sandbox may get."""
-        return cgroups.places(self.ident[:12])
+        return [*cgroups.places(self.ident[:12]), *scopes.places(self.ident[:12])]
 
     @property
     def pipes(self) -> Path:

@@ -177,6 +177,7 @@ with Sandbox(engine="bubblewrap", cpus=1) as box:
     assert said(start("-c", program)).splitlines() == ["() 1", "True 1 1"]
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="this user may have been given control groups")
 def test_the_doctor_says_what_limits(start: Start) -> None:
     facts = json.loads(said(start("-m", "sandbox_magic", "doctor", "--json")))
     (limits,) = [engine["limits"] for engine in facts["engines"] if engine["available"]]

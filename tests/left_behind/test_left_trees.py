@@ -94,7 +94,7 @@ def test_the_top_group_may_have_groups_below(tmp_path: Path, monkeypatch: pytest
     """Where our own group is the top one, as in a machine whose init makes none."""
     for name in ("cgroup.controllers", "cgroup.procs"):
         (tmp_path / name).touch()
-    monkeypatch.setattr(cgroups, "_ROOT", tmp_path)
+    monkeypatch.setattr(cgroups, "ROOT", tmp_path)
     own = "0::/\n"
     monkeypatch.setattr(cgroups, "_read", lambda file: own)
     assert list(cgroups._parents()) == [tmp_path]
