@@ -7,6 +7,7 @@ it: its network is set up, and nothing of the image runs yet.
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import re
 import resource
@@ -15,10 +16,11 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
 
-from sandbox_magic.engines import limits, seccomp
+from sandbox_magic.engines import limits, sdk, seccomp
 from sandbox_magic.engines.base import RUNTIMES
 from sandbox_magic.engines.docker import DockerEngine
 from sandbox_magic.engines.endpoints import Connection, first, podman_places
+from sandbox_magic.errors import EngineError
 from sandbox_magic.spec import SandboxSpec
 
 # Podman copies this machine's /etc/hosts into every sandbox: names and addresses of a network that it shall not see.
@@ -48,6 +50,12 @@ class PodmanEngine(DockerEngine):
 
     def body(self, spec: SandboxSpec, labels: Mapping[str, str]) -> dict[str, Any]:
         return podman_body(super().body(spec, labels))
+
+    def remove(self, ident: str) -> None:
+        """Stop it first: of one that was prepared and never started a removal alone forgets a file."""
+        with contextlib.suppress(EngineError):  # it never was prepared, or is gone
+            sdk.call(self._connect().api.stop, ident, timeout=0)
+        super().remove(ident)
 
 
 def podman_body(body: dict[str, Any]) -> dict[str, Any]:
