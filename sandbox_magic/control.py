@@ -47,7 +47,7 @@ class ControlShell:
         if self._lock.acquire(blocking=False):  # else somebody needs it already
             try:
                 if self._transport is None:
-                    self._begin()
+                    self._begun()
             finally:
                 self._lock.release()
 
@@ -100,22 +100,22 @@ class ControlShell:
         if self._closed:
             raise SessionError("the session is closed")
         if self._transport is None:
-            opening = self._opening
-            if opening is None or (opening.done() and opening.exception() is not None):  # it failed, and is tried again
-                opening = self._begin()
             try:
-                transport = opening.result(max(timeout, self._patience))
+                transport = self._begun().result(max(timeout, self._patience))
             except TimeoutError:
                 self._patience = timeout  # it has had its chance
                 raise SessionError(_SILENT) from None
             except BaseException:
-                self._opening, self._patience = None, timeout
+                self._patience = timeout
                 raise
             self._opening, self._transport, self._patience = None, transport, _OPEN_SECONDS
         return self._transport
 
-    def _begin(self) -> Future[Transport]:
-        """Open it in a thread, for an engine may take for ever."""
+    def _begun(self) -> Future[Transport]:
+        """Open it in a thread, for an engine may take for ever, unless that is begun already and has not failed."""
+        opening = self._opening
+        if opening is not None and not (opening.done() and opening.exception() is not None):
+            return opening
         opening = self._opening = Future()
         threading.Thread(target=self._open, args=(opening,), name="sandbox-control", daemon=True).start()
         return opening

@@ -51,6 +51,8 @@ class Pulse:
 
     def _look(self, answers: int) -> None:
         trouble = self._machine.trouble()
+        if trouble is None and not self._machine.alive():  # seen with gVisor: its kernel is killed, the stream stays
+            trouble = EngineError("the sandbox has ended, and its engine has left the stream to it open")
         self._bad = self._bad + 1 if trouble else 0
         self._asking = False
         if trouble is not None and self._bad >= answers:

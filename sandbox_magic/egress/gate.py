@@ -169,6 +169,20 @@ class Gate:
             raise
         return sock, access
 
+    def greet(self, access: Access, name: str) -> None:
+        """Let a connection ask its server for this name, as TLS does before it encrypts.
+
+        Raises:
+            Refused: The name is not allowed; it is in the log.
+        """
+        try:
+            if not canonical(name):
+                raise Refused("it is not a host name")
+            self._rule(canonical(name), access.port)
+        except Refused as refused:
+            access.allowed, access.reason = False, f"cut: TLS asks there for {name[:253]!r}: {refused}"
+            raise
+
     def _keep(self, access: Access, sock: socket.socket) -> None:
         access.allowed = True
         with self._lock:

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 
 import h11
 
+from sandbox_magic.egress import hello
 from sandbox_magic.egress.gate import Access, Gate, Refused
 from sandbox_magic.egress.splice import splice
 
@@ -154,11 +155,24 @@ class _Conversation:
                 sent=lambda size: _add(access, sent=size),
                 received=lambda size: _add(access, received=size),
                 first=first,
+                admit=lambda data: self._greets(access, data),
                 idle=_IDLE_SECONDS,
                 left=_LEFT_SECONDS,
             )
         finally:
             self._gate.release(server)
+
+    def _greets(self, access: Access, data: bytes) -> bool:
+        """Whether what comes first is whole; behind an address that is allowed there may be sites that are not."""
+        try:
+            name = hello.server_name(data)
+            if name:
+                self._gate.greet(access, name)
+        except Refused:
+            with contextlib.suppress(OSError):
+                self._client.send(hello.UNRECOGNIZED)
+            raise
+        return name is not None
 
     # ---- plain HTTP
 

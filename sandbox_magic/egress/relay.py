@@ -39,8 +39,7 @@ echo missing"""
 _REFUSALS = {
     b"missing": "the sandbox must have perl or python3 for it, and this one has neither; images of Debian, Ubuntu and "
     "Python have. Use another image, or network=True (--network), which is all of the network",
-    b"loopback": "the loopback of this sandbox is down, as Podman leaves it; name what it may reach when it starts: "
-    "Sandbox(network=[...]), or use engine='docker'",
+    b"loopback": "the loopback of this sandbox is down; use engine='docker'",
 }
 
 

@@ -10,32 +10,40 @@ from collections.abc import Callable
 _PIECE = 1 << 16
 
 Count = Callable[[int], object]
+Admit = Callable[[bytes], bool]
 
 
 class _Way:
     """One direction."""
 
-    def __init__(self, source: socket.socket, target: socket.socket, count: Count, first: bytes) -> None:
+    def __init__(
+        self, source: socket.socket, target: socket.socket, count: Count, first: bytes = b"", admit: Admit | None = None
+    ) -> None:
         self.source, self.target, self.count = source, target, count
         self.held = first
+        self.admit = None if first and admit and admit(first) else admit
         self.ended = False  # the source has
         self.over = False  # and the target knows
 
     def wants(self, sock: socket.socket) -> int:
         if self.over:
             return 0
-        if self.held:
+        if self.held and not self.admit:
             return select.POLLOUT if sock is self.target else 0
         return select.POLLIN if sock is self.source and not self.ended else 0
 
     def move(self) -> None:
         """Do what can be done now."""
-        if not self.held and not self.ended:
+        if (self.admit or not self.held) and not self.ended:
             try:
-                self.held = self.source.recv(_PIECE)
+                data = self.source.recv(_PIECE)
             except BlockingIOError:
                 return
-            self.ended = not self.held
+            self.held += data
+            self.ended = not data
+            if self.admit and data and not self.admit(self.held):
+                return
+            self.admit = None
         if self.held:
             try:
                 sent = self.target.send(self.held)
@@ -55,6 +63,7 @@ def splice(
     sent: Count,
     received: Count,
     first: bytes,
+    admit: Admit,
     idle: float,
     left: float,
 ) -> None:
@@ -66,10 +75,11 @@ def splice(
         sent: Called with the number of bytes that went to the server.
         received: Called with the number of bytes that went to the client.
         first: What the client has sent already.
+        admit: Called with all that the client has said, until it says whether that may go on; what it raises ends both.
         idle: Seconds without a byte.
         left: The same once one side has ended.
     """
-    ways = [_Way(client, server, sent, first), _Way(server, client, received, b"")]
+    ways = [_Way(client, server, sent, first, admit), _Way(server, client, received)]
     for sock in (client, server):
         sock.setblocking(False)
     try:

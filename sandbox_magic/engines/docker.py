@@ -205,7 +205,6 @@ class DockerEngine(Engine):
 
     name = "docker"
     capabilities = frozenset({IMAGES, NETWORK_SWITCH, RUNTIMES, LEASE})
-    attach_first = True  # or what the container prints before is lost
     local_lease: int | None = None  # seconds
 
     def __init__(self, docker_host: str | None = None) -> None:
@@ -305,17 +304,14 @@ class DockerEngine(Engine):
         ident, keeper = "", None
         try:
             ident = self._create(arguments, arguments["image"], progress)
+            keeper = _attach(api, ident)  # or its first words are lost; with this Podman sets up its loopback
             if disconnect:
                 sdk.call(api.disconnect_container_from_network, ident, BRIDGE, force=True)
-            if self.attach_first:
-                keeper = _attach(api, ident)
             if spec.user and not spec.limits.read_only and not spec.mounts:
                 # Another user than root could not write where the session starts. Not started yet, no volumes, not
                 # compressed: none of the holes of the archive call apply.
                 sdk.call(api.put_archive, ident, "/", open_folder(spec.cwd))
             sdk.call(api.start, ident)
-            if not self.attach_first:
-                keeper = _attach(api, ident)
         except BaseException as error:
             if keeper is not None:
                 close_socket(sdk.raw(keeper), sdk.owner(keeper))

@@ -1,11 +1,13 @@
 """Podman as an engine, through the socket on which it speaks Docker's language.
 
-Measured with Podman 4.3: attaching before the start is refused; `StdinOnce` is ignored, but the end of the attached
-connection closes the keeper's stdin all the same. Nobody promises that, so the keeper has a lease too.
+Measured with Podman 4.3: `StdinOnce` is ignored, but the end of the attached connection closes the keeper's stdin all
+the same. Nobody promises that, so the keeper has a lease too. To attach to a container that was not started prepares
+it: its network is set up, and nothing of the image runs yet.
 """
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import re
 import resource
@@ -14,10 +16,11 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
 
-from sandbox_magic.engines import limits, seccomp
-from sandbox_magic.engines.base import NETWORK_SWITCH, RUNTIMES
+from sandbox_magic.engines import limits, sdk, seccomp
+from sandbox_magic.engines.base import RUNTIMES
 from sandbox_magic.engines.docker import DockerEngine
 from sandbox_magic.engines.endpoints import Connection, first, podman_places
+from sandbox_magic.errors import EngineError
 from sandbox_magic.spec import SandboxSpec
 
 # Podman copies this machine's /etc/hosts into every sandbox: names and addresses of a network that it shall not see.
@@ -31,7 +34,6 @@ class PodmanEngine(DockerEngine):
 
     name = "podman"
     capabilities = DockerEngine.capabilities - {RUNTIMES}  # its socket knows of none; it lists those it could have
-    attach_first = False
     local_lease = 60
 
     def _find(self) -> Connection:
@@ -47,23 +49,13 @@ class PodmanEngine(DockerEngine):
         return replace(asked, folders=tuple(replace(folder, files=0) for folder in asked.folders))
 
     def body(self, spec: SandboxSpec, labels: Mapping[str, str]) -> dict[str, Any]:
-        body = podman_body(super().body(spec, labels))
-        if _by_name(spec):
-            body["host_config"]["network_mode"] = "none"
-        return body
+        return podman_body(super().body(spec, labels))
 
-    def abilities(self, spec: SandboxSpec) -> frozenset[str]:
-        able = super().abilities(spec)
-        return able - {NETWORK_SWITCH} if _by_name(spec) else able
-
-
-def _by_name(spec: SandboxSpec) -> bool:
-    """Whether the way out will be on the loopback.
-
-    Podman leaves that down in a container that it takes off the bridge before its start. In one that was made without
-    a network it is up; but that one can never be put on the bridge.
-    """
-    return not isinstance(spec.network, bool) and bool(spec.network)
+    def remove(self, ident: str) -> None:
+        """Stop it first: of one that was prepared and never started a removal alone forgets a file."""
+        with contextlib.suppress(EngineError):  # it never was prepared, or is gone
+            sdk.call(self._connect().api.stop, ident, timeout=0)
+        super().remove(ident)
 
 
 def podman_body(body: dict[str, Any]) -> dict[str, Any]:

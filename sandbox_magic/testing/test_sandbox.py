@@ -74,6 +74,33 @@ def test_two_sandboxes_cannot_connect(shared: Sandbox, box: Sandbox) -> None:
     until("it does not reach itself any more", lambda: box.run(connect).exit_code == 0)
 
 
+LOOPBACK = {
+    "perl": "perl -MSocket -e 'socket(S, AF_INET, SOCK_STREAM, 0); my $any = sockaddr_in(0, INADDR_LOOPBACK); "
+    "bind(S, $any) && listen(S, 9) or die; socket(C, AF_INET, SOCK_STREAM, 0); "
+    'connect(C, getsockname(S)) or die "$!"; print "heard\n"\'',
+    "nc": "{ echo heard | timeout 20 nc -l -p 4244 & } 2>/dev/null; "
+    "while kill -0 $! 2>/dev/null; do nc 127.0.0.1 4244 </dev/null 2>/dev/null; sleep 0.1; done",
+}
+
+
+def assert_loopback(box: Sandbox, *, network: bool = False) -> None:
+    tool = next((tool for tool in LOOPBACK if box.run(f"command -v {tool}").exit_code == 0), None)
+    if tool is None:
+        pytest.skip(f"neither of {', '.join(LOOPBACK)} is inside")
+    result = box.run(LOOPBACK[tool], network=network, timeout=60)
+    assert result.stdout == "heard\n", result.stderr
+
+
+def test_programs_inside_reach_each_other_on_the_loopback(shared: Sandbox) -> None:
+    assert_loopback(shared)
+
+
+@pytest.mark.needs(NETWORK_SWITCH)
+def test_they_do_so_online_and_offline_again(shared: Sandbox) -> None:
+    assert_loopback(shared, network=True)
+    assert_loopback(shared)
+
+
 @pytest.mark.needs(NETWORK_SWITCH)
 def test_no_network_until_asked(box: Sandbox) -> None:
     interfaces = "while read -r name rest; do case $name in *:*) echo ${name%%:*};; esac; done </proc/net/dev"

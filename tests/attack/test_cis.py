@@ -1,5 +1,6 @@
 """Section 5 of the CIS Docker benchmark (1.6: container runtime), asked of live sandboxes.
 
+The numbers are those of docker-bench-security: its older list, from AppArmor to the socket, with the swarm in front.
 `pytest -s tests/attack/test_cis.py` prints the table. An exception must be true too: once it holds, its reason is gone.
 """
 

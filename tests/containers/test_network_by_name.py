@@ -163,13 +163,21 @@ def test_names_come_and_go(folder: Path, ports: tuple[int, int]) -> None:
         assert "Could not resolve" in box.run(look).stderr and box.network_log == ()
 
 
-def test_online_cells_reach_everything_for_their_time(ports: tuple[int, int]) -> None:
-    with Sandbox("debian:stable-slim", engine="docker", network=["a.example"]) as box:
+@pytest.mark.parametrize("engine", ["docker", "podman"])
+def test_online_cells_reach_everything_for_their_time(engine: str) -> None:
+    with Sandbox("debian:stable-slim", engine=engine, network=["a.example"]) as box:
         probe = "cat /proc/net/dev"
         assert "eth" not in box.run(probe).stdout
         assert "eth" in box.run(probe, network=True).stdout
         assert "eth" not in box.run(probe).stdout
         assert box._network.gate.online is False
+
+
+def test_podman_can_have_names_later() -> None:
+    with Sandbox("debian:stable-slim", engine="podman") as box:
+        box.allow("a.example")
+        assert "http_proxy=" in box.run("env").stdout
+        assert box._network._relay is not None and box._network._relay.alive
 
 
 def test_an_image_without_a_listener_is_refused_in_one_sentence() -> None:

@@ -1,4 +1,4 @@
-"""``python -m tests.faults COUNT [SEED [ENGINE [SHELL]]]``: try so many, print what is wrong."""
+"""``python -m tests.faults COUNT [SEED [ENGINE [SHELL [IMAGE]]]]``: try so many, print what is wrong."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from . import run
 
 def main() -> int:
     """Try as many as asked."""
-    count, seed, engine, shell, *_ = [*sys.argv[1:], *("300", "0", "bubblewrap", "bash")[len(sys.argv) - 1 :]]
+    defaults = ("300", "0", "bubblewrap", "bash", "")
+    count, seed, engine, shell, image = [*sys.argv[1:], *defaults[len(sys.argv) - 1 :]]
     faulthandler.dump_traceback_later(60 + 10 * int(count), exit=True)
-    with Sandbox(engine=engine, shell=shell) as box:
+    with Sandbox(image or None, engine=engine, shell=shell) as box:
         box.run("true")
         assert box._machine is not None
         report = run(box._machine, range(int(seed), int(seed) + int(count)), shell)

@@ -6,7 +6,6 @@ import contextlib
 import socket
 import tempfile
 import threading
-from pathlib import Path
 from typing import Self
 
 
@@ -14,27 +13,31 @@ class Gate:
     """Passes what comes at a socket of its own on to an engine's socket, until it is told otherwise.
 
     Args:
-        engine: The path of the engine's socket.
+        engine: The path of the engine's socket, or its port on 127.0.0.1.
 
     Attributes:
         url: Where clients connect.
         held: Set when a request was held.
+        cut: To be set: then both ends hear nothing any more, not even an end.
     """
 
-    def __init__(self, engine: str) -> None:
+    def __init__(self, engine: str | int) -> None:
         self._engine = engine
         self._folder = tempfile.TemporaryDirectory(prefix="sbx-")
-        self._path = Path(self._folder.name, "docker.sock")
-        self.url = f"unix://{self._path}"
+        if isinstance(engine, int):
+            self._listener = socket.create_server(("127.0.0.1", 0))
+            self.url = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
+        else:
+            self._listener = socket.socket(socket.AF_UNIX)
+            self._listener.bind(f"{self._folder.name}/docker.sock")
+            self._listener.listen(64)
+            self.url = f"unix://{self._folder.name}/docker.sock"
         self.held = threading.Event()
         self.cut = threading.Event()
         self._open = threading.Event()
         self._pattern = b""
         self._after = False
         self._answer_from: socket.socket | None = None
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(self._path))
-        self._listener.listen(64)
         self._ends: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -42,6 +45,9 @@ class Gate:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -72,16 +78,25 @@ class Gate:
                 here, _ = self._listener.accept()
             except OSError:
                 return
-            there = socket.socket(socket.AF_UNIX)
             try:
-                there.connect(self._engine)
+                there = self._connected()
             except OSError:
                 here.close()
-                there.close()
                 continue
             self._ends += [here, there]
             for source, target, asks in ((here, there, True), (there, here, False)):
                 threading.Thread(target=self._carry, args=(source, target, asks), daemon=True).start()
+
+    def _connected(self) -> socket.socket:
+        if isinstance(self._engine, int):
+            return socket.create_connection(("127.0.0.1", self._engine))
+        there = socket.socket(socket.AF_UNIX)
+        try:
+            there.connect(self._engine)
+        except OSError:
+            there.close()
+            raise
+        return there
 
     def _carry(self, source: socket.socket, target: socket.socket, asks: bool) -> None:
         try:

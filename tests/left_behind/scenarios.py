@@ -59,7 +59,7 @@ class World:
 
     def start(self, options: str = "") -> str:
         """Start the default sandbox of the kernel; return its id."""
-        self.kernel.ok(f"{self.line} {options}\nkept=yes")
+        self.kernel.ok(f"{self.line} {options}\nkept=yes", timeout=2 * PATIENCE)  # the first of an engine of its own
         self.pid = self.kernel.pid
         ident = self.kernel.value("__import__('sandbox_magic.manager').manager.current_manager().find()._machine.id")
         self.idents.add(ident.strip("'"))
@@ -126,7 +126,7 @@ def world(place: str, engine_socket: str = "") -> Iterator[World]:
             yield made
     finally:
         if gate is not None:
-            gate.__exit__()
+            gate.close()
         if isinstance(engine, DockerEngine) and engine._connection is not None:
             engine._connection.close()
         shutil.rmtree(folder, ignore_errors=True)
@@ -296,7 +296,7 @@ def engine_killed_in_a_start(_place: str) -> list[str]:
     return _engine_ends("kill", starting=True)
 
 
-def podmans_service_killed(place: str) -> list[str]:
+def _podmans_service_ends(place: str, number: signal.Signals) -> list[str]:
     folder = Path(tempfile.mkdtemp(prefix="sbx-"))
     socket = folder / "podman.sock"
     command = ["podman", "system", "service", "--time=0", f"unix://{socket}"]
@@ -306,13 +306,21 @@ def podmans_service_killed(place: str) -> list[str]:
         with world(place, str(socket)) as here:
             here.engine = PodmanEngine(f"unix://{PLACES['podman'][1]}")  # another one sees the same containers
             here.busy()
-            service.kill()
-            service.wait()
+            service.send_signal(number)
+            service.wait(PATIENCE)
             return here.nothing()
     finally:
         service.kill()
         service.wait()
         shutil.rmtree(folder)
+
+
+def podmans_service_stopped(place: str) -> list[str]:
+    return _podmans_service_ends(place, signal.SIGTERM)
+
+
+def podmans_service_killed(place: str) -> list[str]:
+    return _podmans_service_ends(place, signal.SIGKILL)
 
 
 EVERYWHERE: tuple[Scenario, ...] = (
@@ -337,5 +345,6 @@ ALL: list[tuple[Scenario, str]] = [
     *((scenario, place) for scenario in EVERYWHERE for place in PLACES),
     *((scenario, place) for scenario in WITH_A_LINK for place in ("docker", "podman")),
     *((scenario, "docker") for scenario in OF_DOCKER),
+    (podmans_service_stopped, "podman"),
     (podmans_service_killed, "podman"),
 ]

@@ -51,7 +51,7 @@ def tls(folder: Path) -> Iterator[Tls]:
 
 @pytest.fixture(scope="session")
 def gvisor(folder: Path) -> Iterator[str]:
-    """The address of a dockerd that knows gVisor as ``runsc``, and as ``careless``, which says what it drops."""
+    """The address of a dockerd that knows gVisor as ``runsc``, ``careless``, which says so, and ``bounded``."""
     home = folder / "gvisor"
     home.mkdir()
     program = shutil.which("runsc")
@@ -61,7 +61,11 @@ def gvisor(folder: Path) -> Iterator[str]:
     wrapper = home / "runsc-for-tests"
     wrapper.write_text(f'#!/bin/sh\nexec {program} {" ".join(arguments)} "$@"\n')
     wrapper.chmod(0o755)
-    runtimes = {"runsc": {"path": str(wrapper)}, "careless": {"path": program, "runtimeArgs": arguments}}
+    runtimes = {
+        "runsc": {"path": str(wrapper)},
+        "careless": {"path": program, "runtimeArgs": arguments},
+        "bounded": {"path": program, "runtimeArgs": arguments[:1]},
+    }
     (home / "daemon.json").write_text(json.dumps({"runtimes": runtimes}))
     with dockerd(home, "--config-file", home / "daemon.json") as port:
         client = docker.DockerClient(base_url=f"tcp://127.0.0.1:{port}", version="1.40", timeout=30)

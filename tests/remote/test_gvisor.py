@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from machines import IMAGE
 
-from sandbox_magic import InvalidOptions, LimitNotEnforced, Sandbox, SandboxSpec
+from sandbox_magic import EngineError, InvalidOptions, LimitNotEnforced, Sandbox, SandboxSpec, pulse
 from sandbox_magic.engines import find_engine
 from sandbox_magic.proof import NOT_ENFORCED, prove
 
@@ -43,6 +44,25 @@ def test_limits_that_it_drops_are_said(gvisor: str) -> None:
         facts = box.status()
         assert str(facts["kernel"]).endswith("(gVisor)")
         assert facts["limits by"] == "nothing: the runtime drops them"
+
+
+BEYOND = {
+    "memory": ({"memory": 200 << 20}, "dd if=/dev/zero of=/dev/null bs=500M count=100"),
+    "processes": ({"pids": 300}, "i=0; while [ $i -lt 400 ]; do sleep 90 & i=$((i + 1)); done"),
+}
+
+
+@pytest.mark.parametrize("limit", BEYOND)
+def test_whoever_goes_beyond_a_limit_ends_the_sandbox(gvisor: str, limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its kernel is what the host's control group ends; the host is safe, and what comes next runs in a new sandbox."""
+    monkeypatch.setattr(pulse, "SILENT_SECONDS", 2.0)  # the engine may leave the stream open
+    wish, code = BEYOND[limit]
+    with Sandbox(IMAGE, docker_host=gvisor, runtime="bounded", **wish) as box:
+        assert box.run("dd if=/dev/zero of=/dev/null bs=50M count=2; sleep 0.1 & wait; echo below").stdout == "below\n"
+        with suppress(EngineError):
+            box.run(f"{code}; echo survived", timeout=100)
+        assert box.last is not None and box.last.exit_code is None and "survived" not in box.last.stdout
+        assert box.run("echo next").stdout == "next\n"
 
 
 def test_the_doctor_is_not_deceived_by_what_a_runtime_seems_to_keep(gvisor: str) -> None:

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from gate import Gate
 from machines import IMAGE, Ssh, Tls, authority, until
 
 from sandbox_magic import CommandTimeout, EngineUnavailable, Sandbox
@@ -169,50 +170,10 @@ with Sandbox({IMAGE!r}, engine="docker") as box:
 WHAT = ("IDLE", "INTVL", "CNT")
 
 
-class Link:
-    """A cable that can be cut: both ends then hear nothing, not even an end."""
-
-    def __init__(self, port: int) -> None:
-        self.cut = threading.Event()
-        self._there = port
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        self.ends: list[socket.socket] = [self._listener]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                here, _ = self._listener.accept()
-            except OSError:
-                return
-            there = socket.create_connection(("127.0.0.1", self._there))
-            self.ends += [here, there]
-            for pair in ((here, there), (there, here)):
-                threading.Thread(target=self._carry, args=pair, daemon=True).start()
-
-    def _carry(self, source: socket.socket, target: socket.socket) -> None:
-        try:
-            while data := source.recv(65536):
-                if self.cut.is_set():
-                    return
-                target.sendall(data)
-            if not self.cut.is_set():
-                target.shutdown(socket.SHUT_WR)
-        except OSError:
-            return
-
-    def close(self) -> None:
-        for end in self.ends:
-            with suppress(OSError):  # closing alone would not wake the thread that reads
-                end.shutdown(socket.SHUT_RDWR)
-            end.close()
-
-
 def test_a_cut_link_ends_the_sandbox_within_its_lease(tls_environment: Tls) -> None:
     tls = tls_environment
-    link = Link(tls.port)
-    box = Sandbox(IMAGE, docker_host=f"tcp://127.0.0.1:{link.port}", lease=3)
+    link = Gate(tls.port)
+    box = Sandbox(IMAGE, docker_host=link.url, lease=3)
     try:
         box.start()
         assert box._machine is not None

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -18,10 +19,11 @@ from typing import ClassVar
 import pytest
 
 from sandbox_magic import InvalidOptions
-from sandbox_magic.destinations import destinations
+from sandbox_magic.destinations import canonical, destinations
 from sandbox_magic.egress import inside, proxy, relay
 from sandbox_magic.egress.addresses import refusal
 from sandbox_magic.egress.gate import Gate, Refused
+from sandbox_magic.egress.hello import UNRECOGNIZED, server_name
 from sandbox_magic.egress.proxy import serve
 from sandbox_magic.egress.relay import Relay
 from sandbox_magic.engines.base import Machine
@@ -280,6 +282,83 @@ def test_a_tunnel_that_one_side_has_left_ends(monkeypatch: pytest.MonkeyPatch) -
         for request in (connect(f"a.example:{port}"), get(f"a.example:{port}")):
             asking(gate)(request)  # waits for the thread's end
         assert [access.allowed for access in gate.log()] == [True, True] and not gate._live
+
+
+# ---- what TLS asks for
+
+
+def greeting(name: str | None) -> bytes:
+    """What Python's TLS says first."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    with contextlib.suppress(ssl.SSLWantReadError):
+        context.wrap_bio(incoming, outgoing, server_hostname=name).do_handshake()
+    return outgoing.read()
+
+
+def in_records(hello: bytes, size: int) -> bytes:
+    """The same greeting in pieces."""
+    pieces = [hello[at : at + size] for at in range(5, len(hello), size)]
+    return b"".join(b"\x16\x03\x01" + len(piece).to_bytes(2) + piece for piece in pieces)
+
+
+def test_the_server_that_tls_asks_for_is_read() -> None:
+    hello = greeting("A.example")
+    assert server_name(hello) == server_name(hello + b"more") == server_name(in_records(hello, 100)) == "a.example"
+    assert {server_name(hello[:length]) for length in range(1, len(hello))} == {None}
+    assert server_name(greeting(None)) == server_name(b"SSH-2.0") == ""
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        in_records(greeting("a.example"), 10),
+        b"\x16\x03\x01\xff\xff",
+        b"\x16\x03\x01\x00\x04\x02\x00\x00\x00",
+        b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x03",
+        greeting("a.example")[:200] + b"\xff" * 400,
+        in_records(greeting("a.example"), 300)[:305] + b"\x14" + in_records(greeting("a.example"), 300)[306:],
+    ],
+)
+def test_what_only_begins_as_tls_asks_for_no_host(data: bytes) -> None:
+    name = server_name(data)
+    assert name and not canonical(name)
+
+
+@pytest.mark.parametrize(
+    ("asked", "passes"), [("a.example", True), ("x.b.example", True), ("c.example", False), (None, True)]
+)
+def test_a_tunnel_asks_for_allowed_names_only(echo: int, asked: str | None, passes: bool) -> None:
+    gate = Gate(destinations([f"a.example@127.0.0.1:{echo}", f"*.b.example:{echo}"]))
+    hello = greeting(asked)
+    _, _, body = asking(gate)(connect(f"a.example:{echo}") + hello).partition(b"\r\n\r\n")
+    assert body == (hello if passes else UNRECOGNIZED)
+    (access,) = gate.log()
+    assert (access.allowed, access.sent) == (passes, len(hello) * passes)
+    assert passes or "c.example" in access.reason
+
+
+def test_a_greeting_may_come_in_pieces(echo: int) -> None:
+    gate = Gate(destinations(f"a.example@127.0.0.1:{echo}"))
+    ours, theirs = socket.socketpair()
+    thread = threading.Thread(target=serve, args=(theirs, gate), daemon=True)
+    thread.start()
+    hello, answer = greeting("a.example"), b""
+    with ours:
+        ours.settimeout(20)
+        ours.sendall(connect(f"a.example:{echo}"))
+        while b"\r\n\r\n" not in answer:
+            answer += ours.recv(1 << 16)
+        for at in range(0, len(hello), 50):
+            ours.sendall(hello[at : at + 50])
+            time.sleep(0.01)
+        while not answer.endswith(hello):
+            piece = ours.recv(1 << 16)
+            assert piece, answer
+            answer += piece
+    thread.join(20)
+    assert not thread.is_alive()
 
 
 # ---- the stream to it
