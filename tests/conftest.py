@@ -23,6 +23,7 @@ FIRST = [HERE / name for name in ("browser", "containers", "left_behind", "noteb
 ALONE = [*FIRST, HERE / "attack" / "test_front_end.py"]
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in its own
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         if _is_in(item, RERUN):
