@@ -8,7 +8,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 # Many tests wait for an engine: two at a time (docs/decisions/0074).
 PYTEST := $(BIN)/python -m pytest
-TWO := -n 2 --dist loadgroup --no-loadscope-reorder
+TWO := -n 2 --dist loadscope --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 pytest_plugins = ["sandbox_magic.testing.plugin", "table"]
 
@@ -16,34 +19,33 @@ settings.load_profile("project")
 HERE = Path(__file__).parent
 # Real engines, kernels and browsers on a machine that others use too: docs/decisions/0026.
 RERUN = [HERE / name for name in ("attack", "browser", "containers", "contract", "left_behind", "notebook", "remote")]
-
-
 # What ends daemons, or sweeps what others have left: one after the other. It takes longest, so it begins first.
-FIRST = [HERE / name for name in ("browser", "containers", "left_behind", "notebook", "remote")]
-ALONE = [*FIRST, HERE / "attack" / "test_front_end.py"]
+ALONE = ("browser", "containers", "left_behind", "notebook", "remote")
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in its own
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if _is_in(item, RERUN):
+        if any(folder in item.path.parents for folder in RERUN):
             item.add_marker(
                 pytest.mark.flaky(reruns=2, rerun_except="Breach")
             )  # an attack that succeeds once is enough
-        if config.pluginmanager.has_plugin("xdist"):
-            item.add_marker(pytest.mark.xdist_group(_group(item)))
-    items.sort(key=lambda item: not _is_in(item, FIRST))
+    items.sort(key=lambda item: item.path.relative_to(HERE).parts[0] not in ALONE)
 
 
-def _is_in(item: pytest.Item, paths: list[Path]) -> bool:
-    return any(path == item.path or path in item.path.parents for path in paths)
+class Groups(LoadScopeScheduling):
+    """Gives a process all tests of a group, which share sandboxes or disturb each other: docs/decisions/0074."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path, _, name = nodeid.partition("::")
+        if path.split("/")[1] in ALONE or path.endswith("test_front_end.py"):
+            return "alone"
+        place = re.search(r"(docker|podman|bubblewrap)-\w+", name)
+        if place is None:
+            return path
+        # Attacks share a sandbox in all files; the contract has one for each file.
+        return place[0] if "/attack/" in path else f"{path} {place[0]}"
 
 
-def _group(item: pytest.Item) -> str:
-    """Return the name of the tests that one process runs, and so share their fixtures: docs/decisions/0074."""
-    if _is_in(item, ALONE):
-        return "alone"
-    given = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-    if "where" in given:  # its sandboxes are shared by the files
-        return f"{given['where']}"
-    return f"{item.path.stem} {'-'.join(given['place'].values())}" if "place" in given else item.path.stem
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Groups:
+    return Groups(config, log)
