@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -16,20 +15,23 @@ pytest_plugins = ["sandbox_magic.testing.plugin", "table"]
 settings.register_profile("project", deadline=None)
 settings.load_profile("project")
 
-HERE = Path(__file__).parent
-# Real engines, kernels and browsers on a machine that others use too: docs/decisions/0026.
-RERUN = [HERE / name for name in ("attack", "browser", "containers", "contract", "left_behind", "notebook", "remote")]
 # What ends daemons, or sweeps what others have left: one after the other. It takes longest, so it begins first.
-ALONE = ("browser", "containers", "left_behind", "notebook", "remote")
+ALONE = {f"tests/{name}" for name in ("browser", "containers", "left_behind", "notebook", "remote")}
+# Real engines, kernels and browsers on a machine that others use too: docs/decisions/0026.
+RERUN = {"tests/attack", "tests/contract", *ALONE}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if any(folder in item.path.parents for folder in RERUN):
+        if _folder(item.nodeid) in RERUN:
             item.add_marker(
                 pytest.mark.flaky(reruns=2, rerun_except="Breach")
             )  # an attack that succeeds once is enough
-    items.sort(key=lambda item: item.path.relative_to(HERE).parts[0] not in ALONE)
+    items.sort(key=lambda item: _folder(item.nodeid) not in ALONE)
+
+
+def _folder(nodeid: str) -> str:
+    return nodeid.partition("::")[0].rpartition("/")[0]
 
 
 class Groups(LoadScopeScheduling):
@@ -37,7 +39,7 @@ class Groups(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         path, _, name = nodeid.partition("::")
-        if path.split("/")[1] in ALONE or path.endswith("test_front_end.py"):
+        if _folder(nodeid) in ALONE or path.endswith("test_front_end.py"):
             return "alone"
         place = re.search(r"(docker|podman|bubblewrap)-\w+", name)
         if place is None:
