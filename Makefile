@@ -3,6 +3,13 @@
 
 BIN := .venv/bin
 
+# Each kernel, command and worker of a test would else compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
+
+# Many tests wait for an engine: two at a time (docs/decisions/0074).
+PYTEST := $(BIN)/python -m pytest
+TWO := -n 2 --dist loadscope --no-loadscope-reorder
+
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo test test-unit lint attack bench vm clean venv-demo venv-test engine images podman tools
@@ -18,10 +25,10 @@ demo: venv-demo ## run the quickstart notebook in a real kernel and show it here
 test: venv-test engine images podman tools ## install what is missing, start the engines, check the style, run every test
 	@rm -f .cache/lint-failed; $(MAKE) --no-print-directory lint || touch .cache/lint-failed
 	@test ! -e .cache/lint-failed || echo "test: lint FAILED (above), and so will this run"
-	@echo "test: pytest"; $(BIN)/python -m pytest && test ! -e .cache/lint-failed
+	@echo "test: pytest"; $(PYTEST) $(TWO) && test ! -e .cache/lint-failed
 
 test-unit: venv-test ## run the tests that need no engine
-	@$(BIN)/python -m pytest tests/unit
+	@$(PYTEST) tests/unit
 
 lint: venv-test ## check style, types and who imports whom
 	@echo "lint: ruff check";          $(BIN)/ruff check --quiet .
@@ -30,7 +37,7 @@ lint: venv-test ## check style, types and who imports whom
 	@echo "lint: lint-imports";        $(BIN)/lint-imports --no-logo
 
 attack: venv-test engine images podman tools ## try to break out, on every engine; print the table and write it into the docs
-	@ATTACK_TABLE=write $(BIN)/python -m pytest -q tests/attack
+	@ATTACK_TABLE=write $(PYTEST) -q tests/attack
 
 bench: venv-test engine images ## measure, side by side with others
 	@$(BIN)/python -m benchmarks

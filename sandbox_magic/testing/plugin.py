@@ -36,10 +36,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register our marker."""
-    config.addinivalue_line(
-        "markers", "needs(capability): the engine must declare this capability; else the test is not run there"
-    )
+    """Register our markers."""
+    for marker in (
+        "needs(capability): the engine must declare this capability; else the test is not run there",
+        "alike(argument, ...): of places that differ only in these, such as the shell, the first one does",
+    ):
+        config.addinivalue_line("markers", marker)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -47,9 +49,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "place" not in metafunc.fixturenames:
         return
     needed = {mark.args[0] for mark in metafunc.definition.iter_markers("needs")}
+    alike = {name for mark in metafunc.definition.iter_markers("alike") for name in mark.args}
     places = [
         pytest.param(arguments, id=name)
-        for name, arguments in _places(metafunc).items()
+        for name, arguments in _first_of_each(_places(metafunc), alike).items()
         if needed <= _engine(arguments).capabilities
     ]
     metafunc.parametrize("place", places or [_NOWHERE], scope="module", indirect=True)
@@ -67,6 +70,14 @@ def _places(metafunc: pytest.Metafunc) -> Places:
     found = {name: arguments for name, arguments in declared.items() if arguments["engine"] in wanted}
     have = {arguments["engine"] for arguments in found.values()}
     return found | {name: {"engine": name} for name in wanted if name not in have}
+
+
+def _first_of_each(places: Places, alike: set[str]) -> Places:
+    """Return the places without those that differ from an earlier one only in what is alike to the test."""
+    firsts: dict[str, str] = {}
+    for name, arguments in places.items():
+        firsts.setdefault(repr(sorted(item for item in arguments.items() if item[0] not in alike)), name)
+    return {name: places[name] for name in firsts.values()}
 
 
 def _engine(arguments: Mapping[str, Any]) -> Engine:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import pytest
+
 from sandbox_magic import Sandbox
 from sandbox_magic.engines import find_engine
 from sandbox_magic.testing.host import Kept, nothing_is_left, until
@@ -21,6 +23,7 @@ def live(wish: dict[str, Any]) -> str:
         return box._machine.id
 
 
+@pytest.mark.alike("shell", "image")
 def test_200_sandboxes_leave_nothing(wish: dict[str, Any]) -> None:
     """200 where a sandbox lives for less than 0.3 s; 15 where it takes longer, as a container does."""
     live(wish)  # makes what a process keeps: connections, helper threads

@@ -19,6 +19,8 @@ from sandbox_magic.engines import find_engine
 from sandbox_magic.engines.base import IMAGES, NETWORK_SWITCH, Owner
 from sandbox_magic.testing.host import nothing_is_left, until
 
+pytestmark = pytest.mark.alike("shell")
+
 
 def ours(box: Sandbox) -> list[str]:
     """The ids of this process's sandboxes."""

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-import table
 from canaries import Canary, planted
-from tries import WHERE, Breach, Where
+from tries import WHERE, Where
 
 from sandbox_magic import Sandbox, SandboxSpec
 from sandbox_magic.engines import find_engine
@@ -67,23 +66,3 @@ def _where(item: pytest.Item) -> Where | None:
     return (
         item.callspec.params.get("where") if isinstance(item, pytest.Function) and hasattr(item, "callspec") else None
     )
-
-
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    table.note(report)
-
-
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
-    outcome = yield
-    breached = call.excinfo is not None and call.excinfo.errisinstance(Breach)
-    table.describe(item, outcome.get_result(), breached=breached)  # type: ignore[attr-defined] # pluggy's
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    for line in table.lines():
-        terminalreporter.write_line(line)
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    table.write(session)

@@ -2,6 +2,8 @@
 
 `make attack` prints it. With ``ATTACK_TABLE=write`` a run of all of this folder writes it into the documents, between
 the marker comments there.
+
+It is a plugin of all tests, not of this folder: where two processes run them, a third, which opens no folder, has it.
 """
 
 from __future__ import annotations
@@ -9,9 +11,11 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tries import Breach
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -22,15 +26,24 @@ OURS = "our own code"  # what reads archives, makes the wish, and shows output: 
 
 Attempt = tuple[str, str]
 _found: dict[Attempt, dict[str, str]] = {}
+_first: dict[Attempt, int] = {}  # which of the tests makes it first: they need not end in their order
+_POSITION = pytest.StashKey[int]()
 
 
-def describe(item: pytest.Item, report: pytest.TestReport, *, breached: bool) -> None:
+def pytest_collection_finish(session: pytest.Session) -> None:
+    for position, item in enumerate(session.items):
+        item.stash[_POSITION] = position
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     """Write on a report which attempt it is about."""
+    outcome = yield
     mark = item.get_closest_marker("attack")
     if mark is not None:
-        group, what = mark.args
-        failed = SUCCEEDED if breached else BROKEN
-        report.attack = (group, what, _place(item), BOUNDED if mark.kwargs.get("bounded") else REFUSED, failed)  # type: ignore[attr-defined]
+        breached = call.excinfo is not None and call.excinfo.errisinstance(Breach)
+        passed, failed = BOUNDED if mark.kwargs.get("bounded") else REFUSED, SUCCEEDED if breached else BROKEN
+        outcome.get_result().attack = (*mark.args, _place(item), passed, failed, item.stash[_POSITION])  # type: ignore[attr-defined] # pluggy's
 
 
 def _place(item: pytest.Item) -> str:
@@ -40,15 +53,16 @@ def _place(item: pytest.Item) -> str:
     return f"{engine} {profile}" if engine else OURS
 
 
-def note(report: pytest.TestReport) -> None:
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Take what became of a test."""
     if not hasattr(report, "attack") or report.outcome == "rerun":
         return
-    group, what, place, passed, failed = report.attack
+    group, what, place, passed, failed, position = report.attack
     if report.passed and report.when != "call":
         return
     outcome = passed if report.passed else failed
     places = _found.setdefault((group, what), {})
+    _first[group, what] = min(position, _first.get((group, what), position))
     places[place] = max(places.get(place, REFUSED), outcome, key=_WORST_LAST.index)
 
 
@@ -92,7 +106,7 @@ def _attempts() -> list[str]:
     told = []
     for group in sorted({group for group, _ in _found}):
         rows = [["attempt", *_ENGINES, OURS]]
-        for (other, what), places in _found.items():
+        for (other, what), places in sorted(_found.items(), key=lambda found: _first[found[0]]):
             if other == group:
                 rows.append([what, *(_by_engine(places, engine) for engine in _ENGINES), places.get(OURS, "-")])
         empty = [column for column in range(1, len(rows[0])) if all(row[column] == "-" for row in rows[1:])]
@@ -115,9 +129,16 @@ def _markdown(rows: list[list[str]]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in (rows[0], ["---"] * len(rows[0]), *rows[1:])]
 
 
-def write(session: pytest.Session) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for line in lines():
+        terminalreporter.write_line(line)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
     """Write the table into the documents, if that was asked for and nothing was left out."""
     config = session.config
+    if hasattr(config, "workerinput"):  # the process of pytest-xdist that started this one has all of them
+        return
     narrowed = config.option.keyword or config.option.markexpr or config.option.collectonly
     asked = [Path(argument.partition("::")[0]).resolve() for argument in config.args if "::" not in argument]
     whole = any(path in (HERE, *HERE.parents) for path in asked)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tries import Breach
 
 from sandbox_magic import Sandbox
 from sandbox_magic.egress import proxy
@@ -35,10 +36,6 @@ PLACES = [
 CLIENT = r"""perl -MIO::Socket::INET -e '
 $s = IO::Socket::INET->new(PeerAddr => $ARGV[0], PeerPort => $ARGV[1], Timeout => 5) or die "no connection: $@";
 $SIG{PIPE} = "IGNORE"; local $/; print $s scalar <STDIN>; $s->flush; alarm 60; print while sysread $s, $_, 65536;' """
-
-
-class Breach(AssertionError):
-    """An attempt succeeded."""
 
 
 @dataclass

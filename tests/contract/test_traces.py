@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from sandbox_magic import Sandbox
 from sandbox_magic.testing.host import left
 
 
+@pytest.mark.alike("shell", "image")
 def test_a_sandbox_that_lives_is_seen(shared: Sandbox) -> None:
     assert shared._machine is not None
     seen = left([shared._machine.id])

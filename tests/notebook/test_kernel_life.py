@@ -35,6 +35,13 @@ def kernel(tmp_path: Path) -> Iterator[Kernel]:
         yield kernel
 
 
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
+    """The kernel of all tests that leave it and its sandbox alive."""
+    with sandbox_kernel(tmp_path_factory.mktemp("kernel")) as kernel:
+        yield kernel
+
+
 def assert_gone(pid: int) -> None:
     """The containers of this process, which has just ended, are gone in time."""
     assert seconds_until(lambda: not containers(pid), GONE_SECONDS) < GONE_SECONDS, containers(pid)
@@ -123,10 +130,11 @@ if child == 0:
 @contextmanager
 def forked(kernel: Kernel, attempts: str, end: str) -> Iterator[tuple[int, list[str]]]:
     """Fork in a kernel; give the child's process id and what each of its attempts raised."""
+    report = kernel.folder / "child"
+    report.unlink(missing_ok=True)  # an earlier child's
     kernel.ok(FORK.format(attempts=attempts, end=end))
     child = int(kernel.value("child"))
     try:
-        report = kernel.folder / "child"
         assert seconds_until(report.exists, CHILD_SECONDS) < CHILD_SECONDS, "the child hangs"
         yield child, report.read_text().split()
     finally:
@@ -150,36 +158,36 @@ def test_forked_child_cannot_use_the_sandbox_nor_keep_it_alive(kernel: Kernel) -
         os.kill(child, 0)  # it still lives
 
 
-def test_forked_child_gets_a_sandbox_of_its_own(kernel: Kernel) -> None:
-    kernel.ok("%%sandbox\nwhose=parent")
+def test_forked_child_gets_a_sandbox_of_its_own(lasting: Kernel) -> None:
+    lasting.ok("%%sandbox\nwhose=parent")
     attempt = 'lambda: get_ipython().run_line_magic("sandbox", "-q test -z $whose"),'
-    with forked(kernel, attempt, "import time; time.sleep(100)") as (child, said):
+    with forked(lasting, attempt, "import time; time.sleep(100)") as (child, said):
         assert said == ["nothing"]
-        assert len(containers(child)) == len(kernel.containers()) == 1
+        assert len(containers(child)) == len(lasting.containers()) == 1
         os.kill(child, signal.SIGKILL)
         assert_gone(child)
-        assert kernel.run("%%sandbox\necho $whose").stdout == "parent\n"
+        assert lasting.run("%%sandbox\necho $whose").stdout == "parent\n"
 
 
 @pytest.mark.parametrize("attempt", ["manager.close_all", "box.close", "box.reset", "lambda: box.put('file', '/tmp/')"])
-def test_forked_child_cannot_end_or_change_the_parents_sandbox(kernel: Kernel, attempt: str) -> None:
-    kernel.ok("%%sandbox\nwhose=parent")
-    (kernel.folder / "file").touch()
-    (before,) = kernel.containers()
-    with forked(kernel, f"{attempt},", "os._exit(0)") as (_, said):
-        assert kernel.run("os.waitpid(child, 0)[1]").contents("execute_result")[0]["data"]["text/plain"] == "0"
+def test_forked_child_cannot_end_or_change_the_parents_sandbox(lasting: Kernel, attempt: str) -> None:
+    lasting.ok("%%sandbox\nwhose=parent")
+    (lasting.folder / "file").touch()
+    (before,) = lasting.containers()
+    with forked(lasting, f"{attempt},", "os._exit(0)") as (_, said):
+        assert lasting.run("os.waitpid(child, 0)[1]").contents("execute_result")[0]["data"]["text/plain"] == "0"
         assert said == ["SessionClosed" if "put" in attempt or "reset" in attempt else "nothing"]
-        assert kernel.containers() == [before]
-        assert kernel.run("%%sandbox\necho $whose; ls /tmp").stdout == "parent\n"
+        assert lasting.containers() == [before]
+        assert lasting.run("%%sandbox\necho $whose; ls /tmp").stdout == "parent\n"
 
 
-def test_multiprocessing_leaves_the_sandbox_alone(kernel: Kernel) -> None:
-    kernel.ok("%%sandbox\nkept=yes")
-    kernel.ok(
+def test_multiprocessing_leaves_the_sandbox_alone(lasting: Kernel) -> None:
+    lasting.ok("%%sandbox\nkept=yes")
+    lasting.ok(
         "import multiprocessing\nwith multiprocessing.get_context('fork').Pool(2) as pool:\n"
         "    assert pool.map(abs, [-1, -2]) == [1, 2]"
     )
-    assert kernel.run("%%sandbox\necho $kept").stdout == "yes\n"
+    assert lasting.run("%%sandbox\necho $kept").stdout == "yes\n"
 
 
 # ---- the sweep
