@@ -55,6 +55,7 @@ class ShellLink:
         notes: What the next result shall say.
         shell_pid: The shell's process id, as the sandbox sees it.
         opening: Whether the engine is at work for a new stream, which nobody's order ends before its time.
+        rested: When the last cell had ended.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class ShellLink:
         self._restore, self._narrow = restore, narrow
         self._saved = False  # whether there is a checkpoint
         self._changed = False  # since then
-        self._rested = 0.0  # when the last cell had ended
+        self.rested = 0.0
         self._soon = False  # whether the next one comes right after it
 
     @property
@@ -352,14 +353,14 @@ class ShellLink:
             watcher().remove(self._watched)
             self._watched = -1
         if on and self._transport is not None:
-            self._rested = time.monotonic()
+            self.rested = time.monotonic()
             self._watched = self._transport.fileno()
             watcher().add(self._watched, self._drain, self._checkpoint)
 
     def resume(self) -> None:
         """Stop the watcher, and take what has come since the last cell if the next one comes right after it."""
         self.watch(False)
-        self._soon = self._transport is not None and time.monotonic() - self._rested < _SOON_SECONDS
+        self._soon = self._transport is not None and time.monotonic() - self.rested < _SOON_SECONDS
         if self._soon:
             for event in self.receive(0):
                 self.between(event)
