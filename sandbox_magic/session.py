@@ -104,8 +104,7 @@ class Session:
         Args:
             code: Any shell text.
             timeout: Seconds; then the interrupt ladder.
-            stdin: What the cell reads: text, bytes, or an iterator of bytes or an object with `read`, which another
-                thread reads as the cell goes on; end of file at once if `None`.
+            stdin: What it reads: text, bytes, or what another thread reads on: an iterator, or an object with `read`.
             ask: Called in this thread whenever the cell waits for input, which is then the line that this returns;
                 `None` ends the input.
             ask_secret: Called instead where a terminal does not show what is typed; `ask` if not given.
@@ -114,7 +113,7 @@ class Session:
             cwd: Where the shell goes before the cell, and stays, as ``cd`` does.
             tick: Called while waiting; does what is due and returns in how many seconds it wants to be called again.
             capture: Where the output is kept, for those who look at it meanwhile.
-            tty: On a terminal, also its stdin if there is `ask`, in a child of the shell: only directory and exports stay.
+            tty: On a terminal, its stdin too if there is `ask`, in a child of the shell: directory and exports stay.
 
         Raises:
             SessionBusy, SessionClosed: Another cell runs; it was closed, or belongs to the process this one came from.

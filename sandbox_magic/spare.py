@@ -95,11 +95,7 @@ class Made:
     def fresh(self) -> bool:
         """Whether it still runs, and is what a new one would be."""
         try:
-            return (
-                self.session.usable()
-                and self.machine.alive()
-                and self.stands_on == self.kind.engine.stands_on(self.kind.spec)
-            )
+            return self.session.usable() and self.stands_on == self.kind.engine.stands_on(self.kind.spec)
         except SandboxError:  # then a start says why
             return False
 
@@ -162,9 +158,10 @@ class Spares:
             self._wanted = time.monotonic()
             self._changed.notify_all()
 
-    def ready(self) -> bool:
-        """Whether a spare waits."""
-        return self._spare is not None
+    def ready(self) -> Machine | None:
+        """Return the machine that waits, for those who want to look at it."""
+        spare = self._spare
+        return spare.machine if spare is not None else None
 
     def end(self) -> None:
         """End the spare, and make none until the next start."""

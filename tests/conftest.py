@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,9 @@ pytest_plugins = ["sandbox_magic.testing.plugin"]
 # A busy machine is no bug: pytest-timeout bounds the tests as a whole.
 settings.register_profile("project", deadline=None)
 settings.load_profile("project")
+
+# Tests count processes, and do not share their two processors: those of the spare ask for it.
+os.environ["SANDBOX_MAGIC_SPARE"] = "0"
 
 HERE = Path(__file__).parent
 # Real engines, kernels and browsers on a machine that others use too: docs/decisions/0026.
