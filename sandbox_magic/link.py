@@ -122,7 +122,6 @@ class ShellLink:
             transport.close()
             raise
         self._transport, self.protocol = transport, protocol
-        self.control.open_in_background()
 
     @staticmethod
     def _greet(transport: Transport, protocol: ShellProtocol) -> None:
@@ -242,6 +241,7 @@ class ShellLink:
 
     def _initialized(self, event: Initialized) -> None:
         self.shell_pid = event.shell_pid
+        self.control.open_in_background()  # not before: it would take time from this shell's start
         if self._restoring and not event.restored:
             self.notes.append(f"the new shell has {NOT_KEPT}")
         elif self._restoring and self._saved and not event.full:
