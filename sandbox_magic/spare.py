@@ -93,10 +93,11 @@ class Made:
     stands_on: object
 
     def fresh(self) -> bool:
-        """Whether it still runs, and is what a new one would be."""
+        """Whether its shell answers, and it is what a new one would be; waits for a shell that is just starting."""
         try:
+            self.session.ask(":")
             return self.session.usable() and self.stands_on == self.kind.engine.stands_on(self.kind.spec)
-        except SandboxError:  # then a start says why
+        except (SandboxError, OSError):  # then a start says why
             return False
 
     def close(self) -> None:
@@ -147,10 +148,13 @@ class Spares:
             if self._spare is None or self._spare.kind != kind:
                 return None
             made, self._spare = self._spare, None
-        if made.fresh():
-            return made
-        _close(made)
-        return None
+        good = False
+        try:
+            good = made.fresh()
+        finally:  # also when somebody interrupts this
+            if not good:
+                _close(made)
+        return made if good else None
 
     def closed(self) -> None:
         """Take note that one was closed."""
@@ -198,6 +202,9 @@ class Spares:
         self._making, made = True, None
         with self._unlocked(), suppress(Exception):  # whoever starts one next is told why it cannot be
             made = kind.make()
+            if not made.fresh():
+                _close(made)
+                made = None
         self._making, self._spare = False, made
         self._changed.notify_all()
         if made is None and self._kind == kind:
