@@ -52,6 +52,7 @@ class ShellLink:
         notes: What the next result shall say.
         shell_pid: The shell's process id, as the sandbox sees it.
         opening: Whether the engine is at work for a new stream, which nobody's order ends before its time.
+        rested: When the last cell had ended.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class ShellLink:
         self._restore, self._narrow = restore, narrow
         self._saved = self._inherits = False  # whether there is a checkpoint; or one may come from another session
         self._changed = False  # since then
-        self._rested = 0.0  # when the last cell had ended
+        self.rested = 0.0
         self._soon = False  # whether the next one comes right after it
 
     @property
@@ -119,7 +120,6 @@ class ShellLink:
             raise
         self._transport, self.protocol = transport, protocol
         self._outlets.begin(transport, protocol.supervisor_pid)
-        self.control.open_in_background()
 
     def restart(self) -> None:
         """Ask the supervisor for a new shell; it answers while the next cell is already on its way."""
@@ -242,6 +242,7 @@ class ShellLink:
 
     def _initialized(self, event: Initialized) -> None:
         self.shell_pid = event.shell_pid
+        self.control.open_in_background()  # not before: it would take time from this shell's start
         if self._restoring and not event.restored:
             self.notes.append(f"the new shell has {NOT_KEPT}")
         elif self._restoring and self._saved and not event.full:
@@ -373,7 +374,7 @@ class ShellLink:
             watcher().remove(fd)
         self._watched.clear()
         if on and self._transport is not None:
-            self._rested = time.monotonic()
+            self.rested = time.monotonic()
             for outlet in self._outlets:
                 rest = [self._rest] if outlet.transport is self._transport else []
                 self._watched.append(outlet.transport.fileno())
@@ -382,7 +383,7 @@ class ShellLink:
     def resume(self) -> None:
         """Stop the watcher, and take what has come since the last cell if the next one comes right after it."""
         self.watch(False)
-        self._soon = self._transport is not None and time.monotonic() - self._rested < _SOON_SECONDS
+        self._soon = self._transport is not None and time.monotonic() - self.rested < _SOON_SECONDS
         if self._soon:
             for event in self.receive(0):
                 self.between(event)

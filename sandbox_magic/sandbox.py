@@ -26,7 +26,8 @@ from sandbox_magic.protocol import LateOutput, Output
 from sandbox_magic.result import Result
 from sandbox_magic.running import Tick
 from sandbox_magic.session import Session
-from sandbox_magic.spec import DEFAULT_IMAGE, TOOL_ENVIRONMENT, SandboxSpec, changed
+from sandbox_magic.spare import Kind, session_in, spares
+from sandbox_magic.spec import DEFAULT_IMAGE, SandboxSpec, changed
 
 
 class Sandbox:
@@ -122,27 +123,17 @@ class Sandbox:
             if spec.engine == "auto" and (note := fallback_note(engine)):
                 self._notes.append(note)
             if IMAGES in engine.capabilities and spec.image is None:
-                self.spec = replace(self.spec, image=DEFAULT_IMAGE)
-            machine = engine.start(spec, name=self.name, progress=self._on_progress)
-            session = None
+                self.spec, spec = replace(self.spec, image=DEFAULT_IMAGE), replace(spec, image=DEFAULT_IMAGE)
+            made = spares().get(Kind(engine, spec, self.name, tuple(self._network.env.items())), self._on_progress)
             try:
-                self._network.begin(machine)
-                session = self._session_in(machine)
-                session.open()
-                self._bounds = Bounds(engine.name, machine, session, spec)
+                self._network.begin(made.machine)
             except BaseException:
-                if session is not None:
-                    session.close()
                 self._network.end()
-                machine.close()
+                made.close()
                 raise
-            self._machine, self._session = machine, session
+            self._machine, self._session, self._bounds = made.machine, made.session, made.bounds
         finally:
             self._on_progress("")
-
-    def _session_in(self, machine: Machine, *, alone: bool = True) -> Session:
-        env = TOOL_ENVIRONMENT | {"HOME": machine.home} | dict(self._network.env) | dict(self.spec.env)
-        return Session(machine, env=env, shell=self.spec.shell, restore=self.spec.restore, alone=alone)
 
     def _end(self) -> None:
         self.jobs.close()
@@ -152,7 +143,10 @@ class Sandbox:
             session.close()
         self._network.end()
         if machine is not None:
-            machine.close()
+            try:
+                machine.close()
+            finally:
+                spares().closed()
 
     def _refuse_in_child(self) -> None:
         if os.getpid() != self._owner:
@@ -283,7 +277,7 @@ class Sandbox:
         """
         session = self._running()
         self.jobs.check(name)
-        own = self._session_in(self._ready(), alone=False)
+        own = session_in(self._ready(), self.spec, self._network.env, alone=False)
         job = self.jobs.add(name, code, own, env=env or {}, cwd=cwd, of=session)
         job.start(timeout=timeout, stdin=stdin, on_output=on_output, on_end=on_end)
         return job

@@ -104,8 +104,7 @@ class Session:
         Args:
             code: Any shell text.
             timeout: Seconds; then the interrupt ladder.
-            stdin: What the cell reads: text, bytes, or an iterator of bytes or an object with `read`, which another
-                thread reads as the cell goes on; end of file at once if `None`.
+            stdin: What it reads: text, bytes, or what another thread reads on: an iterator, or an object with `read`.
             ask: Called in this thread whenever the cell waits for input, which is then the line that this returns;
                 `None` ends the input.
             ask_secret: Called instead where a terminal does not show what is typed; `ask` if not given.
@@ -114,15 +113,12 @@ class Session:
             cwd: Where the shell goes before the cell, and stays, as ``cd`` does.
             tick: Called while waiting; does what is due and returns in how many seconds it wants to be called again.
             capture: Where the output is kept, for those who look at it meanwhile.
-            tty: On a terminal, which is also its stdin if there is `ask`, in a child of the shell: directory and
-                exports are kept, other variables are not.
+            tty: On a terminal, its stdin too if there is `ask`, in a child of the shell: directory and exports stay.
 
         Raises:
-            SessionBusy: Another cell runs.
+            SessionBusy, SessionClosed: Another cell runs; it was closed, or belongs to the process this one came from.
             InvalidOptions: `env` or `cwd` cannot be set, or there is no terminal to be had; nothing was run.
-            SessionClosed: The session was closed, or belongs to the process that this one was forked from.
-            CommandTimeout: With the partial result.
-            KeyboardInterrupt: It was interrupted in the main thread; `last` holds the result.
+            CommandTimeout, KeyboardInterrupt: With the partial result; in the main thread, and `last` holds it.
         """
         if self._owner != os.getpid():
             raise SessionClosed("this session belongs to the process that this one was forked from")
@@ -169,9 +165,9 @@ class Session:
         """Run code of ours between cells, which must leave nothing behind, and return what it printed."""
         with self._link.io:
             self._link.watch(False)
-            run = self._aside(code)
+            said = self._aside(code).capture.output()
             self._link.watch(not self._closed)
-        return run.capture.output().decode(errors="replace")
+        return said.decode(errors="replace")
 
     def bequeath(self, heir: Session) -> None:
         """Let another session's first shell begin as this one stands; while a cell runs, as it last rested."""
@@ -394,6 +390,10 @@ class Session:
     def closed(self) -> bool:
         """Whether it can run nothing any more."""
         return self._closed
+
+    def rest(self) -> float:
+        """Return for how many seconds no command has run in it."""
+        return 0.0 if self._busy.locked() else time.monotonic() - self._link.rested
 
     def usable(self) -> bool:
         """Whether it can run a cell; asks the engine only if the stream was lost."""

@@ -206,6 +206,8 @@ class SandboxSpec:
         runtime: The engine's runtime, such as ``"runsc"`` (gVisor); `None` is the profile's, or the engine's own.
         lease: The sandbox ends by itself when it has heard nothing of this process for so many seconds; `None` is the
             engine's own: none where it notices our end at once.
+        spare: Whether another one of the kind waits, so that a reset and the next one start at once; `None` leaves it
+            to the engine. Never one with mounts.
         allow_degraded: Start also where the engine does not enforce a limit; `status` then says which.
     """
 
@@ -225,6 +227,7 @@ class SandboxSpec:
     docker_host: str | None = None
     runtime: str | None = None
     lease: int | None = None
+    spare: bool | None = None
     allow_degraded: bool = False
 
     def __post_init__(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 import pytest
@@ -17,6 +18,9 @@ settings.load_profile("project")
 
 # What ends daemons, or sweeps what others have left: one after the other. It takes longest, so it begins first.
 ALONE = {f"tests/{name}" for name in ("browser", "containers", "left_behind", "notebook", "remote")}
+
+# Tests count processes, and do not share their two processors: those of the spare ask for it.
+os.environ["SANDBOX_MAGIC_SPARE"] = "0"
 # Real engines, kernels and browsers on a machine that others use too: docs/decisions/0026.
 RERUN = {"tests/attack", "tests/contract", *ALONE}
 

@@ -300,7 +300,7 @@ def _settled(run: Soak, before: list[Sample]) -> Sample:
 def main() -> int:
     """Run as many as asked."""
     cells, engine, shell, seed, *_ = [*sys.argv[1:], *("20000", "bubblewrap", "bash", "0")[len(sys.argv) - 1 :]]
-    with Sandbox(engine=engine, shell=shell) as box:
+    with Sandbox(engine=engine, shell=shell, spare=False) as box:
         report = soak(box, int(cells), int(seed))
     sys.stdout.write(f"{report}\n")
     return 1 if report.growth() else 0

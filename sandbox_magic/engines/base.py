@@ -149,12 +149,14 @@ class Engine(abc.ABC):
         capabilities: What its sandboxes can do beside the contract.
         difference: What a user of Docker must know of its sandboxes; empty if nothing.
         far: Whether it may be on another machine, and other machines may use it too.
+        spare: Whether a sandbox of it that waits costs so little that one does without being asked for.
     """
 
     name: str
     capabilities: frozenset[str] = frozenset()
     difference: str = ""
     far: bool = False
+    spare: bool = False
 
     @abc.abstractmethod
     def connect(self) -> None:
@@ -183,6 +185,14 @@ class Engine(abc.ABC):
     def missing(self, _spec: SandboxSpec) -> str:
         """Return the image that a start would have to fetch; empty if it has all it needs."""
         return ""
+
+    def stands_on(self, _spec: SandboxSpec) -> object:
+        """Return what a start takes from outside the wish, to be compared: what was started before it changed is old.
+
+        Raises:
+            SandboxError: It is not there, or the engine does not say.
+        """
+        return None
 
     @abc.abstractmethod
     def probe(self) -> Probe:

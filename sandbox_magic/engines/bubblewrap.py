@@ -31,6 +31,7 @@ from sandbox_magic.engines.bubblewrap_arguments import (
     closed_to,
     drop_to,
     etc_files,
+    stands_on,
 )
 from sandbox_magic.engines.janitor import janitor
 from sandbox_magic.engines.pipes import PipeTransport, Reports, widen
@@ -212,6 +213,7 @@ class BubblewrapEngine(Engine):
 
     name = "bubblewrap"
     difference = "the programs are this machine's; there are no images, no network but by name, and no root"
+    spare = True
 
     def __init__(self, _docker_host: str | None = None) -> None:
         self._candidate: bwrap.Candidate | None = None
@@ -241,6 +243,9 @@ class BubblewrapEngine(Engine):
             raise InvalidOptions(
                 "engine bubblewrap cannot do this. user: a sandbox has one, without rights; engine='docker' can."
             )
+
+    def stands_on(self, _spec: SandboxSpec) -> object:
+        return os.getuid(), stands_on()
 
     def start(self, spec: SandboxSpec, *, name: str = "", progress: Progress = silent) -> BubblewrapMachine:
         candidate = self._connect()

@@ -118,6 +118,14 @@ def arguments(spec: SandboxSpec, given: Given) -> list[str]:
     return [*told, SHELL, KEEPER, given.pids]
 
 
+def stands_on() -> list[tuple[str, int, int, int]]:
+    """Return what identifies the files of the host that a sandbox has a copy of, and the folders that it shows."""
+    copied = [Path("/etc", name) for name in ETC_COPIED]
+    shown = [Path("/usr"), *map(Path, _ETC_SHOWN), *(Path("/", name) for name in _TOP)]
+    facts = [(path, path.stat()) for path in (*copied, *shown) if path.exists()]
+    return [(str(path), one.st_dev, one.st_ino, one.st_mtime_ns if path in copied else 0) for path, one in facts]
+
+
 def _system() -> list[str]:
     """Return the host's programs: /usr, and the top folders that lead there."""
     told = ["--ro-bind", "/usr", "/usr"]

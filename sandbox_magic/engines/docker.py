@@ -293,6 +293,9 @@ class DockerEngine(Engine):
             return image
         return ""
 
+    def stands_on(self, spec: SandboxSpec) -> object:
+        return sdk.call(self._connect().api.inspect_image, spec.image or DEFAULT_IMAGE)["Id"]
+
     def start(self, spec: SandboxSpec, *, name: str = "", progress: Progress = silent) -> DockerMachine:
         api = self._connect().api
         sdk.call(sdk.with_patience(api, _ANSWER_SECONDS).ping)  # what follows has more patience

@@ -74,6 +74,7 @@ class Settings(Magics):  # type: ignore[misc, unused-ignore] # untyped in the ol
     memory = Unicode(None, allow_none=True, help="Memory limit of a new sandbox, such as 2g.").tag(config=True)
     cpus = Float(None, allow_none=True, help="How many processors a new sandbox may use.").tag(config=True)
     restore = Bool(_SPEC.restore, help="Give a new shell back more than directory and exports.").tag(config=True)
+    spare = Bool(None, allow_none=True, help="Keep one more ready for a reset; None: if cheap.").tag(config=True)
     allow_degraded = Bool(False, help="Start a new sandbox also if a limit is not enforced.").tag(config=True)
     timeout = Float(None, allow_none=True, help="Seconds after which a cell is stopped; None: never.").tag(config=True)
     raise_error = Bool(True, help="Raise if the command of a cell fails.").tag(config=True)
@@ -97,7 +98,7 @@ class Settings(Magics):  # type: ignore[misc, unused-ignore] # untyped in the ol
 
     def spec_defaults(self) -> dict[str, object]:
         """Return the fields of `SandboxSpec` that are set somewhere; the spec's own defaults are not repeated."""
-        fields = ("image", "engine", "profile", "memory", "cpus", "restore", "allow_degraded")
+        fields = ("image", "engine", "profile", "memory", "cpus", "restore", "spare", "allow_degraded")
         names = [name for name in fields if self._origins[name] != "default"]
         values = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         if "memory" in values:

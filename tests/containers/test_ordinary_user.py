@@ -70,6 +70,7 @@ def start(home: Path) -> Iterator[Start]:
             "PYTHONDONTWRITEBYTECODE": "1",
             "DOCKER_HOST": "unix:///nonexistent/docker.sock",
             "CONTAINER_HOST": "unix:///nonexistent/podman.sock",
+            "SANDBOX_MAGIC_SPARE": "0",
         }
         process = subprocess.Popen(
             [*drop, python(user), *arguments], env=variables, cwd="/", stdout=subprocess.PIPE, text=True
@@ -94,18 +95,22 @@ def said(process: subprocess.Popen[str]) -> str:
 
 def test_state_and_files_and_nothing_is_left(start: Start, home: Path) -> None:
     program = f"""{BEGIN}
-import os
-with Sandbox(engine="bubblewrap") as box:
+import os, time
+from sandbox_magic.spare import spares
+with Sandbox(engine="bubblewrap", spare=True) as box:
     box.run("cd /tmp; here=kept")
     print(box.run("echo $here $(pwd) $(id -u)").stdout.strip())
     box.put("/etc/hostname", "/work/name")
     box.run("printf changed >/work/name")
     print(box.get("/work/name", {str(home / "name")!r})[0].read_text())
+    while (spare := spares().ready()) is None:
+        time.sleep(0.05)
     box.reset()
-    print(repr(box.run("ls /work; echo $here").stdout))
+    print(box._machine is spare, repr(box.run("ls /work; echo $here").stdout))
+spares().end()
 print(os.listdir({str(home / "run" / "sandbox-magic")!r}))
 """
-    assert said(start("-c", program)).splitlines() == ["kept /tmp 10001", "changed", "'\\n'", "[]"]
+    assert said(start("-c", program)).splitlines() == ["kept /tmp 10001", "changed", "True '\\n'", "[]"]
 
 
 def test_a_memory_hog_is_ended_and_the_next_command_works(start: Start) -> None:

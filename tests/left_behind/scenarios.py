@@ -199,6 +199,33 @@ def sigkill_with_the_start_on_its_way(place: str) -> list[str]:
         return here.nothing()
 
 
+def _ended_with_a_spare(place: str, end: Callable[[Kernel], object]) -> list[str]:
+    """One that was made while the kernel rested; the one before it was taken by a reset."""
+
+    def waiting(old: str) -> set[str]:
+        return set(here.known()) - {old}
+
+    with world(place) as here:
+        here.kernel.ok("%config SandboxMagics.spare = True")
+        old = here.start()
+        until("there is no spare", lambda: waiting(old))
+        spare = waiting(old)
+        here.kernel.ok("%sandboxctl reset")
+        new = here.start()
+        assert spare == {new}
+        until("there is no other spare", lambda: waiting(new))
+        end(here.kernel)
+        return here.nothing()
+
+
+def normal_end_with_a_spare(place: str) -> list[str]:
+    return _ended_with_a_spare(place, Kernel.shutdown)
+
+
+def sigkill_with_a_spare(place: str) -> list[str]:
+    return _ended_with_a_spare(place, lambda kernel: kernel.signal(signal.SIGKILL))
+
+
 # ---- fork
 
 FORK = """
@@ -341,10 +368,12 @@ OF_DOCKER: tuple[Scenario, ...] = (
     engine_killed_in_a_cell_with_live_restore,
     engine_killed_in_a_start,
 )
+WITH_A_SPARE: tuple[Scenario, ...] = (normal_end_with_a_spare, sigkill_with_a_spare)
 ALL: list[tuple[Scenario, str]] = [
     *((scenario, place) for scenario in EVERYWHERE for place in PLACES),
     *((scenario, place) for scenario in WITH_A_LINK for place in ("docker", "podman")),
     *((scenario, "docker") for scenario in OF_DOCKER),
     (podmans_service_stopped, "podman"),
+    *((scenario, "bubblewrap") for scenario in WITH_A_SPARE),
     (podmans_service_killed, "podman"),
 ]
