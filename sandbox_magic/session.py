@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from sandbox_magic.asking import Ask, reading
+from sandbox_magic.asking import Ask, Input, Reading
 from sandbox_magic.capture import Capture
 from sandbox_magic.control import ControlShell
 from sandbox_magic.engines.base import Machine
@@ -21,7 +21,7 @@ from sandbox_magic.link import CUT, ENDED, SANDBOX_ENDED, ShellLink
 from sandbox_magic.protocol import Died, Event, Exited, Finished, LateOutput, Output, Started
 from sandbox_magic.pulse import Pulse
 from sandbox_magic.result import Result
-from sandbox_magic.running import RESCUE_SECONDS, Run, Tick, preparation
+from sandbox_magic.running import RESCUE_SECONDS, Run, Tick, check, preparation
 
 _BEGIN_SECONDS = 1.0  # how long an interrupt waits for a cell that has not begun
 _SIGKILL = 137
@@ -119,13 +119,15 @@ class Session:
 
         Raises:
             SessionBusy: Another cell runs.
-            InvalidOptions: `env` or `cwd` cannot be set, or there is no terminal to be had; nothing was run.
+            InvalidOptions: An argument cannot be, or there is no terminal to be had; nothing was run.
             SessionClosed: The session was closed, or belongs to the process that this one was forked from.
             CommandTimeout: With the partial result.
             KeyboardInterrupt: It was interrupted in the main thread; `last` holds the result.
         """
         if self._owner != os.getpid():
             raise SessionClosed("this session belongs to the process that this one was forked from")
+        check(code, timeout, on_output)
+        given = Input(stdin, ask, ask_secret)
         if not self._busy.acquire(blocking=False):
             raise SessionBusy("a command is still running in this session; wait for it, interrupt it, or use another")
         try:
@@ -138,14 +140,12 @@ class Session:
                     self._prepare(env or {}, cwd)
                 run = self._new(code, capture=capture or Capture(), on_output=on_output, tick=tick)
 
-                def cell() -> str:
-                    return " ".join(map(str, self._cell(run))) if run.begun else ""
-
                 if tty:
                     self._link.ensure()
-                shell = self._link.protocol.shell if tty else ""
+                beside = self._link.machine, self.control
+                reading = Reading(run, given, *beside, lambda: self._cell(run) if run.begun else ())
                 try:
-                    with reading(run, self._link.machine, self.control, cell, stdin, ask, ask_secret, shell=shell):
+                    with reading.begin(self.shell if tty else ""):
                         self._execute(run, timeout)
                 finally:
                     if run.sent_at:
