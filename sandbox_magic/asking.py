@@ -144,8 +144,9 @@ class Input:
     """What a cell may read.
 
     Attributes:
-        given: Text, bytes or a stream; with neither this nor `ask` it is at its end of file at once.
-        ask: Called for a line whenever the cell waits for one; `None` from it is the end.
+        given: Text or bytes; or an iterator of them, or an object with `read`, which another thread reads as the cell
+            goes on. With neither this nor `ask` the cell is at its end of file at once.
+        ask: Called whenever the cell waits for input, which is then the line that this returns; `None` ends the input.
         ask_secret: Called instead where a terminal does not show what is typed; `ask` if not given.
     """
 
@@ -161,6 +162,9 @@ class Input:
         for name, ask in (("ask", self.ask), ("ask_secret", self.ask_secret)):
             if not (ask is None or callable(ask)):
                 raise InvalidOptions(f"{name}: a function that returns a line or None, not {type(ask).__name__}")
+
+
+NOTHING = Input()
 
 
 class Reading:

@@ -19,6 +19,7 @@ from sandbox_magic.control import ControlShell
 from sandbox_magic.engines.base import Machine
 from sandbox_magic.errors import SandboxError, SessionError
 from sandbox_magic.protocol import STDOUT
+from sandbox_magic.shell.lines import octal
 
 _HELPER = """IFS= read -r name
 for folder in /tmp /dev/shm /run "$PWD"; do
@@ -119,6 +120,23 @@ class Feed:
         self.begun.set()
         with contextlib.suppress(SandboxError):  # it ends with the sandbox at the latest
             self._control.call(f"drop {self.pid}")
+
+
+def stage(control: ControlShell, supervisor: int, stdin: bytes | None) -> str:
+    """Put what a cell shall read into the file that its supervisor keeps for it.
+
+    Returns:
+        The path; empty for nothing.
+
+    Raises:
+        SessionError: There is no room for it.
+    """
+    if stdin is None:
+        return ""
+    path = f"/proc/{supervisor}/fd/8"
+    if "done" not in control.call(f"printf %b '{octal(stdin).decode()}' >|{path} && echo done", timeout=_OPEN_SECONDS):
+        raise SessionError("the cell was not run: the sandbox has no room for its stdin, see `df /dev/shm /tmp`")
+    return path
 
 
 class _Store:

@@ -7,9 +7,9 @@ import itertools
 import threading
 from collections.abc import Callable, Mapping
 
+from sandbox_magic.asking import Input
 from sandbox_magic.capture import Capture
 from sandbox_magic.errors import CommandTimeout, InvalidOptions, SandboxError, unknown_name
-from sandbox_magic.feed import Source
 from sandbox_magic.protocol import Output
 from sandbox_magic.result import Result
 from sandbox_magic.session import Session
@@ -102,7 +102,7 @@ class Job:
         self,
         *,
         timeout: float | None,
-        stdin: str | bytes | Source | None,
+        given: Input,
         on_output: Callable[[Output], object] | None,
         on_end: Callable[[Job], object] | None,
     ) -> None:
@@ -113,7 +113,7 @@ class Job:
                 self.result = self._session.run(
                     self.code,
                     timeout=timeout,
-                    stdin=stdin,
+                    given=given,
                     on_output=on_output,
                     capture=self._capture,
                     tick=self._begun.set,

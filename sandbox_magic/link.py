@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 
+from sandbox_magic.ansi import sanitize
 from sandbox_magic.control import ControlShell
 from sandbox_magic.engines.base import Machine
 from sandbox_magic.errors import ProtocolError, SandboxError, SessionError, ShellExited, StartTimeout
@@ -29,6 +30,7 @@ from sandbox_magic.shell.lines import start_argv
 from sandbox_magic.transport import Transport, watcher
 
 _START_SECONDS = 30.0
+_SAID_MAX = 300  # bytes
 _STATE_END = "\n__=restored\n"
 _STATE_TRIES = 100
 _ECHO_SECONDS = 2.0
@@ -127,17 +129,20 @@ class ShellLink:
     def _greet(transport: Transport, protocol: ShellProtocol) -> None:
         """Wait for the supervisor and give its shell the settings."""
         deadline = time.monotonic() + _START_SECONDS
+        said = b""
         while protocol.state is State.STARTING:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise StartTimeout(f"the shell in the sandbox did not answer in {_START_SECONDS:g} s")
             for stream, data in transport.receive(left):
+                said = (said + data)[-_SAID_MAX:]
                 for event in protocol.receive(stream, data):
                     if isinstance(event, Ready):
                         transport.send(protocol.start())
                 if protocol.severed:
                     code = transport.exit_code()
-                    raise ShellExited(f"the sandbox's shell ended at once (exit code {code}): has the image a sh?")
+                    why = sanitize(said.decode(errors="replace").strip()) or "it said nothing"
+                    raise ShellExited(f"the sandbox's shell ended at once (exit code {code}): {why}")
 
     def restart(self) -> None:
         """Ask the supervisor for a new shell; it answers while the next cell is already on its way."""
@@ -183,11 +188,11 @@ class ShellLink:
 
     # ---- speaking
 
-    def send(self, code: str, stdin: bytes | None, source: str) -> bool:
-        """Send a cell; return whether it has begin fences, else it counts as running already."""
+    def send(self, code: str, source: str) -> bool:
+        """Send a cell that reads `source`; return whether it has begin fences, else it counts as running already."""
         assert self._transport is not None
         soon, self._soon = self._soon, False
-        self._transport.send(self.protocol.send(code, stdin=stdin, source=source, soon=soon))
+        self._transport.send(self.protocol.send(code, source=source, soon=soon))
         self._changed = True
         return self.protocol.state is not State.RUNNING
 
@@ -220,6 +225,16 @@ class ShellLink:
         with contextlib.suppress(SandboxError):  # then there is still the ladder
             self.control.call(f"kill -s KILL {self.shell_pid}")
 
+    def dies(self, seconds: float) -> bool:
+        """Wait for the end of a shell that was ordered to end, and take it; return whether it has come."""
+        end = time.monotonic() + seconds
+        while self._transport is not None and (left := end - time.monotonic()) > 0:
+            for event in self.receive(left):
+                if isinstance(event, Died | Exited):
+                    self.succeed() if isinstance(event, Died) else self.drop()
+                    return True
+        return False
+
     def receive(self, timeout: float | None) -> Iterator[Event]:
         """Yield what has come for the running cell; what belongs to no cell is kept here."""
         assert self._transport is not None
@@ -227,7 +242,7 @@ class ShellLink:
         for stream, data in self._transport.receive(timeout):
             for event in protocol.receive(stream, data):
                 if isinstance(event, LateOutput):
-                    self._keep(event)
+                    self.keep(event)
                 elif isinstance(event, Initialized):
                     self._initialized(event)
                 else:
@@ -283,7 +298,8 @@ class ShellLink:
         self._late_size = 0
         return taken
 
-    def _keep(self, event: LateOutput) -> None:
+    def keep(self, event: LateOutput) -> None:
+        """Keep what was printed outside any cell until somebody takes it."""
         if (event.stream, event.data) == (STDERR, b"\n") and time.monotonic() - self._recovered < _ECHO_SECONDS:
             return  # what an interactive bash says to a SIGINT that came when its cell had just ended
         held, self._farewell = self._farewell, None

@@ -130,7 +130,7 @@ class Run:
             interrupted=self.interrupted,
             stopped_by=self.ladder.reached,
             shell_ended=self.shell_ended,
-            notes=(*before, *self.notes),
+            notes=(*before, *self.notes, *self.capture.remarks()),
         )
 
 

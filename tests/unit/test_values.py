@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import sandbox_magic
 from sandbox_magic import CommandFailed, CommandTimeout, ImageNotFound, InvalidOptions, Mount, Sandbox, SandboxSpec
+from sandbox_magic.asking import Input
 from sandbox_magic.capture import Capture
 from sandbox_magic.engines.base import Machine, Owner
 from sandbox_magic.protocol import Output
@@ -76,8 +77,6 @@ def test_wishes_that_cannot_be(wish: dict) -> None:
     "options",
     [
         *({"timeout": value} for value in ("x", -1, 0, float("nan"), True)),
-        {"stdin": 5},
-        {"ask": "me"},
         {"on_output": 5},
         {"code": b"true"},
     ],
@@ -88,6 +87,12 @@ def test_runs_that_cannot_be(options: dict) -> None:
     with pytest.raises(InvalidOptions) as error:
         session.run(**{"code": "true"} | options)
     assert str(error.value).count("\n") == 0
+
+
+@pytest.mark.parametrize("given", [{"given": 5}, {"ask": "me"}, {"ask_secret": 5}])
+def test_what_nobody_can_read(given: dict) -> None:
+    with pytest.raises(InvalidOptions):
+        Input(**given)
 
 
 @pytest.mark.parametrize(("env", "cwd"), [(5, None), ({"X": 5}, None), ({5: "x"}, None), ({}, 5)])
