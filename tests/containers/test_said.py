@@ -141,6 +141,19 @@ def test_a_shell_that_was_ended_too_late() -> None:
         assert box.run("true").notes == ()
 
 
+def test_a_job_that_took_too_long() -> None:
+    with Sandbox(engine="bubblewrap") as box:
+        job = box.start_job("echo begun; sleep 100", timeout=0.5)
+        assert (job.wait(60).timed_out, job.state, repr(job)) == (
+            True,
+            "timed out (SIGINT)",
+            "Job('job1', timed out (SIGINT))",
+        )
+        job = box.start_job("exit 3", name="other")
+        job.wait(60)
+        assert job.state == "exit status 3"
+
+
 def test_echo_writes_what_comes_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     """`print` would end a line after each piece; and a terminal would obey what a piece says."""
     seen: list[bytes] = []
