@@ -46,6 +46,18 @@ def test_exec_that_leads_nothing_elsewhere(box: Sandbox) -> None:
     assert box.run("echo $?; exec 3<&-").stdout == "1\n"
 
 
+def test_a_syntax_error_names_the_line_of_the_cell(box: Sandbox) -> None:
+    for before in (
+        "",
+        "trap : DEBUG ERR 2>/dev/null || trap : DEBUG 2>/dev/null; set -x\n",
+        "set +x; trap - DEBUG ERR\n",
+    ):
+        cell = f"{before}echo begun\n\n)\n"
+        line = cell.count("\n")
+        assert f"line {line}:" in (said := box.run(cell).stderr) or f":{line}:" in said
+    box.run("set +x; trap - DEBUG ERR; true")
+
+
 def test_a_signal_is_not_called_the_memory_limit(box: Sandbox) -> None:
     with pytest.raises(CommandFailed) as error:
         box.run("kill -9 $$", check=True)
