@@ -47,6 +47,7 @@ class Feed:
         self._transport = machine.open(["sh", "-c", _HELPER])
         self._control = control
         self._closed = False
+        self._store = _Store()
         self.begun = threading.Event()  # set when the cell has opened the stream: only then may it end
         self.notes: list[str] = []
         self.pid = self._begin()
@@ -81,7 +82,7 @@ class Feed:
 
     def pour(self, source: Source) -> None:
         """Send all of `source` from threads of their own, then end the input."""
-        store = _Store()
+        store = self._store
 
         def take() -> None:
             try:
@@ -97,7 +98,6 @@ class Feed:
             try:
                 while (data := store.get()) and self.send(data):
                     pass
-                store.give_up()
                 self.begun.wait()
             finally:
                 self.close()
@@ -109,6 +109,7 @@ class Feed:
         """End the input; again is allowed."""
         if not self._closed:
             self._closed = True
+            self._store.give_up()
             self._transport.close()
 
     def __enter__(self) -> Feed:
@@ -193,6 +194,7 @@ class _Store:
         """Say that nobody takes anything more."""
         self._given_up = True
         self._room.set()
+        self.end()
 
 
 def _pieces(source: Source) -> Iterator[str | bytes | bytearray | memoryview]:
