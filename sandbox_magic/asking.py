@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import io
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from sandbox_magic import terminal
 from sandbox_magic.control import ControlShell
 from sandbox_magic.engines.base import Machine
-from sandbox_magic.errors import SandboxError
+from sandbox_magic.errors import InvalidOptions, SandboxError
 from sandbox_magic.feed import Feed, Source
 from sandbox_magic.protocol import Output
 from sandbox_magic.running import Run, both
@@ -24,7 +24,7 @@ _ECHO_PIECES = 4
 _STAGED_MAX = 1 << 16  # bytes that go into a file before the cell; more is faster through a pipe beside it
 
 Ask = Callable[[], str | None]
-Cell = Callable[[], str]
+Cell = Callable[[], tuple[int, ...]]
 
 
 class Asker:
@@ -50,7 +50,7 @@ class Asker:
             return None
         if time.monotonic() >= self._due:
             cell = self._cell()
-            said = self._look(cell) if cell else ""
+            said = self._look(" ".join(map(str, cell))) if cell else ""
             self._seen = self._seen + 1 if said else 0
             if self._seen > 1:
                 self._seen = 0
@@ -139,69 +139,89 @@ def _nothing() -> None:
     """Answer with the end of the input."""
 
 
-def reading(  # what there is to know
-    run: Run,
-    machine: Machine,
-    control: ControlShell,
-    cell: Cell,
-    stdin: str | bytes | Source | None,
-    ask: Ask | None,
-    ask_secret: Ask | None,
-    *,
-    shell: str,
-) -> AbstractContextManager[None]:
-    """Give a run what it reads; with the name of a shell also a terminal, on which that shell is to run it.
+@dataclass(frozen=True, slots=True)
+class Input:
+    """What a cell may read.
 
-    Raises:
-        InvalidOptions: There is no terminal to be had.
+    Attributes:
+        given: Text or bytes; or an iterator of them, or an object with `read`, which another thread reads as the cell
+            goes on. With neither this nor `ask` the cell is at its end of file at once.
+        ask: Called whenever the cell waits for input, which is then the line that this returns; `None` ends the input.
+        ask_secret: Called instead where a terminal does not show what is typed; `ask` if not given.
     """
-    if shell:
-        return _on_terminal(run, machine, control, cell, stdin, ask, ask_secret, shell=shell)
-    if stdin is None and ask is None:
-        return nullcontext()
-    return _feeding(run, machine, control, stdin, ask, cell)
+
+    given: str | bytes | Source | None = None
+    ask: Ask | None = None
+    ask_secret: Ask | None = None
+
+    def __post_init__(self) -> None:
+        """Raise `InvalidOptions` unless it is something that can be read and somebody who can be asked."""
+        given = self.given
+        if not (given is None or hasattr(given, "read") or isinstance(given, Iterable)):
+            raise InvalidOptions(f"stdin: text, bytes, a file or an iterator of them, not {type(given).__name__}")
+        for name, ask in (("ask", self.ask), ("ask_secret", self.ask_secret)):
+            if not (ask is None or callable(ask)):
+                raise InvalidOptions(f"{name}: a function that returns a line or None, not {type(ask).__name__}")
 
 
-@contextmanager
-def _on_terminal(
-    run: Run,
-    machine: Machine,
-    control: ControlShell,
-    cell: Cell,
-    stdin: str | bytes | Source | None,
-    ask: Ask | None,
-    ask_secret: Ask | None,
-    *,
-    shell: str,
-) -> Iterator[None]:
-    terminal.check(control.call(terminal.PROBE, timeout=10))
-    asked = ask if stdin is None else None
-    with Feed(machine, control) as feed:
-        asker = TerminalAsker(feed, control, asked, cell, ask_secret=ask_secret)
-        run.hear = asker.without_echo
-        run.tick = both(asker.tick, run.tick)
-        run.sent = terminal.on_terminal(run.code, shell, feed.path, is_stdin=asked is not None)
-        with _feeding(run, machine, control, stdin, None, cell):
+NOTHING = Input()
+
+
+class Reading:
+    """Gives one run what it reads.
+
+    Args:
+        run: The cell.
+        given: What it may read.
+        machine: Where it runs.
+        control: The shell beside its own.
+        cell: Returns what the cell's processes are found by; empty while it has not begun.
+    """
+
+    def __init__(self, run: Run, given: Input, machine: Machine, control: ControlShell, cell: Cell) -> None:
+        self._run, self._input, self._machine, self._control, self._cell = run, given, machine, control, cell
+
+    def begin(self, shell: str = "") -> AbstractContextManager[None]:
+        """Give it, until the context ends; with the name of a shell also a terminal, on which that shell is to run it.
+
+        Raises:
+            InvalidOptions: There is no terminal to be had.
+        """
+        if shell:
+            return self._on_terminal(shell)
+        if self._input.given is None and self._input.ask is None:
+            return nullcontext()
+        return self._at_pipe(self._input.ask)
+
+    @contextmanager
+    def _on_terminal(self, shell: str) -> Iterator[None]:
+        terminal.check(self._control.call(terminal.PROBE, timeout=10))
+        asked = self._input.ask if self._input.given is None else None
+        with Feed(self._machine, self._control) as feed:
+            asker = TerminalAsker(feed, self._control, asked, self._cell, ask_secret=self._input.ask_secret)
+            self._run.hear = asker.without_echo
+            self._run.tick = both(asker.tick, self._run.tick)
+            self._run.sent = terminal.on_terminal(self._run.code, shell, feed.path, is_stdin=asked is not None)
+            with self._at_pipe(None):
+                yield
+
+    @contextmanager
+    def _at_pipe(self, ask: Ask | None) -> Iterator[None]:
+        """Give the run its stdin, and ask for it if it is not given."""
+        run, stdin = self._run, self._input.given
+        stdin = stdin.encode() if isinstance(stdin, str) else stdin
+        stdin = bytes(stdin) if isinstance(stdin, bytearray | memoryview) else stdin
+        if isinstance(stdin, bytes) and len(stdin) > _STAGED_MAX:
+            stdin = io.BytesIO(stdin)
+        if isinstance(stdin, bytes) or (stdin is None and ask is None):
+            run.stdin = stdin
             yield
-
-
-@contextmanager
-def _feeding(
-    run: Run, machine: Machine, control: ControlShell, stdin: str | bytes | Source | None, ask: Ask | None, cell: Cell
-) -> Iterator[None]:
-    """Give a run its stdin, and ask for it if it is not given."""
-    stdin = stdin.encode() if isinstance(stdin, str) else stdin
-    if isinstance(stdin, bytes) and len(stdin) > _STAGED_MAX:
-        stdin = io.BytesIO(stdin)
-    if isinstance(stdin, bytes) or (stdin is None and ask is None):
-        run.stdin = stdin
-        yield
-        return
-    with Feed(machine, control) as feed:
-        run.feed = feed
-        if stdin is not None:
-            feed.pour(stdin)
-        elif ask is not None:
-            run.tick = both(Asker(feed, control, ask, cell).tick, run.tick)
-        yield
-    run.notes += feed.notes
+            return
+        with Feed(self._machine, self._control) as feed:
+            run.feed = feed
+            if stdin is not None:
+                feed.pour(stdin)
+            elif ask is not None:
+                run.tick = both(Asker(feed, self._control, ask, self._cell).tick, run.tick)
+            yield
+        run.notes += feed.notes

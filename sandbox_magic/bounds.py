@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 
 from sandbox_magic.engines.base import Machine
-from sandbox_magic.errors import LimitNotEnforced, SandboxError
+from sandbox_magic.errors import LimitNotEnforced, SandboxError, ShellExited
 from sandbox_magic.result import Result
 from sandbox_magic.session import Session
 from sandbox_magic.spec import SandboxSpec, size_text
@@ -61,21 +61,33 @@ class Bounds:
         if result is self._seen or result.exit_code == 0:
             return ()
         self._seen = result
-        return (*self._news(result), *self._space(result))
+        news = self._news(result.stderr_bytes)
+        return tuple(news or self._space(result))  # without a free process nobody can look at the folders
+
+    def explained(self, error: ShellExited) -> ShellExited:
+        """Return the error of a shell that could not be started, with the limit that is the reason if one is."""
+        told, limits = bool(self._counts), self._news(str(error).encode())
+        if limits:
+            why = f"no shell can be started: {' and '.join(limits)}, by what earlier cells have left in the background"
+        elif told and not self._reached():
+            why = f"no shell can be started, and nothing inside answers, as when there is no free process: {error}"
+        else:
+            return error
+        return ShellExited(f"{why}. `%sandboxctl reset` (Sandbox.reset) ends all of it, and its files are lost")
 
     def _reached(self) -> Mapping[str, int]:
         with contextlib.suppress(SandboxError):  # it has ended, or nothing in it answers: then that is what is said
             return self._machine.reached(lambda text: self._control.call(text, timeout=_ANSWER_SECONDS))
         return {}
 
-    def _news(self, result: Result) -> list[str]:
+    def _news(self, said: bytes) -> list[str]:
         counts = self._reached()
         new = {name: count - self._counts.get(name, 0) for name, count in counts.items()}
         self._counts = counts or self._counts
         found = []
         if killed := new.get("memory", 0):
             found.append(f"the memory limit ({size_text(self._spec.memory_bytes)}) was reached: {killed} killed")
-        if new.get("processes", "processes" not in counts and _NO_PROCESS.search(result.stderr_bytes)):
+        if new.get("processes", "processes" not in counts and _NO_PROCESS.search(said)):
             found.append(f"the limit of {self._spec.pids_most} processes was reached")
         return found
 

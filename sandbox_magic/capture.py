@@ -24,7 +24,7 @@ class Capture:
         self.size = 0
         self.truncated = False
         self._in_memory = in_memory
-        self._left = kept
+        self._left = self._kept = kept
         self._memory = bytearray()
         self._file: IO[bytes] | None = None
         self._runs = array("q")  # lengths of runs of one stream; negative for stderr
@@ -54,6 +54,13 @@ class Capture:
             if self._runs:
                 self._left -= self._runs.itemsize  # so that output in single bytes stays bounded too
             self._runs.append(length)
+
+    def remarks(self) -> tuple[str, ...]:
+        """Say what was not kept, if something was not."""
+        if not self.truncated:
+            return ()
+        cut = f"{self.size >> 20} MB were printed and only the first {self._kept >> 20} MB are kept"
+        return (f"{cut}: let the command write to a file, and copy that out (%sandboxctl get, Sandbox.get)",)
 
     def output(self) -> bytes:
         """Return both streams in order of arrival."""

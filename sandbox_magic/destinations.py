@@ -50,7 +50,7 @@ class Destination:
         Raises:
             InvalidOptions: It is none; the sentence says what can be written.
         """
-        match = _WISH.fullmatch(text.strip())
+        match = _WISH.fullmatch(text.strip()) if isinstance(text, str) else None
         if not match:
             raise InvalidOptions(f"network: {text!r} is not a name; {_HOW}")
         port = None if match["port"] is None else int(match["port"])
@@ -95,6 +95,8 @@ def _address(written: str, text: str) -> str:
 
 def destinations(wish: str | Iterable[str | Destination]) -> tuple[Destination, ...]:
     """Return what a list, or a text with commas, asks for."""
+    if not isinstance(wish, Iterable):
+        raise InvalidOptions(f"network: True, False, or names, not {wish!r}; {_HOW}")
     parts = [part for part in wish.split(",") if part.strip()] if isinstance(wish, str) else wish
     found = [part if isinstance(part, Destination) else Destination.parse(part) for part in parts]
     return tuple(dict.fromkeys(found))

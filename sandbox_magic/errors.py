@@ -19,11 +19,12 @@ _HINTS = {
     127: "command not found: is it installed in the sandbox, is PATH right?",
     130: "interrupted (SIGINT)",
     134: "aborted (SIGABRT)",
-    137: "killed (SIGKILL): often the memory limit; see %sandboxctl status",
+    137: "killed (SIGKILL)",
     139: "segmentation fault (SIGSEGV)",
     141: "its reader went away (SIGPIPE)",
     143: "terminated (SIGTERM)",
 }
+_TOO_LONG = b"rgument list too long"  # as every shell says it
 
 
 class SandboxError(Exception):
@@ -164,6 +165,8 @@ class CommandFailed(SandboxError, subprocess.CalledProcessError):
         if self.exit_code is None:
             return "exit status unknown: the command's end was not seen"
         hint = _HINTS.get(self.exit_code, "")
+        if self.exit_code in (126, 127) and _TOO_LONG in self.result.stderr_bytes:
+            hint = "Linux takes no argument and no variable of 128 KiB or more, and 2 MiB of all: use stdin or a file"
         if not hint and self.result.signal:
             hint = f"ended by {self.result.signal}"
         return f"exit status {self.exit_code}" + (f": {hint}" if hint else "")

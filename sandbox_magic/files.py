@@ -34,7 +34,9 @@ _PUT = (
     'command -v tar dd >/dev/null && mkdir -p "$1" && while read -r size && [ "$size" -gt 0 ]; do '
     'dd bs="$size" count=1 iflag=fullblock 2>/dev/null || break; done | tar -xf - -C "$1"'
 )
-_GET = 'command -v tar >/dev/null && cd -- "$1" && [ -e "./$2" ] && tar -cf - "./$2"'
+_GET = """command -v tar >/dev/null || { echo "the image has no tar" >&2; false; } && {
+[ -d "$1" ] || { echo "there is no folder $1 in the sandbox" >&2; false; } } && cd -- "$1" && {
+[ -e "./$2" ] || [ -L "./$2" ] || { echo "there is no $2 in $1 of the sandbox" >&2; false; } } && tar -cf - "./$2\""""
 
 
 def is_folder(machine: Machine, control: ControlShell, path: PurePosixPath) -> bool:
@@ -169,5 +171,5 @@ class _Transfer:
     def _check(self) -> None:
         said, _, code = bytes(self._errors).partition(self._fence)
         if code.strip() != b"0":
-            reason = said.decode(errors="replace").strip() or "no such file or folder, or no tar in the image"
+            reason = said.decode(errors="replace").strip() or "no tar in the image, or it has failed without a word"
             raise TransferError(f"{self._what}: {shown(reason[:300])}")

@@ -7,9 +7,9 @@ import itertools
 import threading
 from collections.abc import Callable, Mapping
 
+from sandbox_magic.asking import Input
 from sandbox_magic.capture import Capture
 from sandbox_magic.errors import CommandTimeout, InvalidOptions, SandboxError, unknown_name
-from sandbox_magic.feed import Source
 from sandbox_magic.protocol import Output
 from sandbox_magic.result import Result
 from sandbox_magic.session import Session
@@ -74,6 +74,18 @@ class Job:
         """What it has printed so far, both streams in order of arrival."""
         return self._capture.output().decode(errors="replace")
 
+    @property
+    def state(self) -> str:
+        """How it stands, in words: running, or how it ended."""
+        if self.running:
+            return "running"
+        result = self.result
+        if result is None:
+            return "given up"
+        if result.timed_out:
+            return f"timed out ({result.stopped_by})"
+        return f"stopped ({result.stopped_by})" if result.stopped_by else f"exit status {result.exit_code}"
+
     def poll(self) -> int | None:
         """Return the exit code, `None` while it runs."""
         return self.exit_code
@@ -102,7 +114,7 @@ class Job:
         self,
         *,
         timeout: float | None,
-        stdin: str | bytes | Source | None,
+        given: Input,
         on_output: Callable[[Output], object] | None,
         on_end: Callable[[Job], object] | None,
     ) -> None:
@@ -113,7 +125,7 @@ class Job:
                 self.result = self._session.run(
                     self.code,
                     timeout=timeout,
-                    stdin=stdin,
+                    given=given,
                     on_output=on_output,
                     capture=self._capture,
                     tick=self._begun.set,
@@ -140,8 +152,7 @@ class Job:
         self._session.close()
 
     def __repr__(self) -> str:
-        state = "running" if self.running else f"exit_code={self.exit_code}"
-        return f"Job({self.name!r}, {state})"
+        return f"Job({self.name!r}, {self.state})"
 
 
 class Jobs:

@@ -34,6 +34,7 @@ STEPS = (
     Step("new shell", "finish {cell} >/dev/null; kill -s KILL {shell}; kill -s CONT {shell}", 1.0),
     Step("everything ended", "clear", 1.0),
 )
+_FATAL = 4  # so many rungs, and the shell is ended too
 
 
 class Ladder:
@@ -61,6 +62,11 @@ class Ladder:
     def climbing(self) -> bool:
         """Whether a first rung was taken."""
         return self._next > 0
+
+    @property
+    def fatal(self) -> bool:
+        """Whether the shell itself was ordered to end."""
+        return self._next >= _FATAL
 
     def wait(self) -> float:
         """Return the seconds until `climb` has something to do."""

@@ -167,14 +167,14 @@ class ShellLink:
 
     # ---- speaking
 
-    def send(self, code: str, stdin: bytes | None, source: str) -> bool:
-        """Send a cell; return whether it has begin fences, else it counts as running already."""
+    def send(self, code: str, source: str) -> bool:
+        """Send a cell that reads `source`; return whether it has begin fences, else it counts as running already."""
         assert self._transport is not None
         if self._outlets.suspect:
             self._turn()
         soon, self._soon = self._soon and not self._outlets.suspect, False
         self._code, self._looked = code, False
-        self._transport.send(self.protocol.send(code, stdin=stdin, source=source, soon=soon))
+        self._transport.send(self.protocol.send(code, source=source, soon=soon))
         self._changed = True
         return self.protocol.state is not State.RUNNING
 
@@ -207,6 +207,16 @@ class ShellLink:
         with contextlib.suppress(SandboxError):  # then there is still the ladder
             self.control.call(f"kill -s KILL {self.shell_pid}")
 
+    def dies(self, seconds: float) -> bool:
+        """Wait for the end of a shell that was ordered to end, and take it; return whether it has come."""
+        end = time.monotonic() + seconds
+        while self._transport is not None and (left := end - time.monotonic()) > 0:
+            for event in self.receive(left):
+                if isinstance(event, Died | Exited):
+                    self.succeed() if isinstance(event, Died) else self.drop()
+                    return True
+        return False
+
     def receive(self, timeout: float | None) -> Iterator[Event]:
         """Yield what has come for the running cell; what belongs to no cell is kept here."""
         assert self._transport is not None
@@ -225,8 +235,7 @@ class ShellLink:
     def _taken(self, events: list[Event], number: int) -> Iterator[Event]:
         for event in events:
             if isinstance(event, LateOutput):
-                if self._late.add(LateOutput(event.stream, event.data, self._outlets.title(number))):
-                    self._note(LOST)
+                self.keep(LateOutput(event.stream, event.data, self._outlets.title(number)))
             elif isinstance(event, Initialized):
                 self._initialized(event)
             else:
@@ -264,6 +273,11 @@ class ShellLink:
     def late_output(self) -> list[LateOutput]:
         """Take what background jobs have printed outside the cells that started them."""
         return self._late.take()
+
+    def keep(self, event: LateOutput) -> None:
+        """Keep what was printed outside any cell until somebody takes it."""
+        if self._late.add(event):
+            self._note(LOST)
 
     # ---- where cells print
 

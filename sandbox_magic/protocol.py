@@ -160,6 +160,13 @@ class ShellProtocol:
         """Whether a stream has ended: nobody is there any more who holds both."""
         return bool(self._closed)
 
+    @property
+    def places(self) -> tuple[str, str]:
+        """Where the shell prints, by its own paths: its stdout and its stderr."""
+        if self._lines is None:
+            raise ProtocolError("the shell is not ready")
+        return self._lines.places
+
     def boot(self) -> bytes:
         """Return the first bytes to send; `Ready` answers them."""
         return self._prefix + b"\n"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import numbers
+import os
 import shlex
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from sandbox_magic.capture import Capture
-from sandbox_magic.errors import EngineError
+from sandbox_magic.errors import EngineError, InvalidOptions
 from sandbox_magic.feed import Feed
 from sandbox_magic.ladder import Ladder
 from sandbox_magic.protocol import Output
@@ -128,8 +130,19 @@ class Run:
             interrupted=self.interrupted,
             stopped_by=self.ladder.reached,
             shell_ended=self.shell_ended,
-            notes=(*before, *self.notes),
+            notes=(*before, *self.notes, *self.capture.remarks()),
         )
+
+
+def check(code: object, timeout: object, on_output: object) -> None:
+    """Raise `InvalidOptions` unless a cell can be run so."""
+    if not isinstance(code, str):
+        raise InvalidOptions(f"what is run must be text, not {type(code).__name__}")
+    is_number = isinstance(timeout, numbers.Real) and not isinstance(timeout, bool)
+    if timeout is not None and not (is_number and timeout > 0):  # type: ignore[operator] # it is a number
+        raise InvalidOptions(f"timeout: seconds, a number above 0, or None for no limit; not {timeout!r}")
+    if on_output is not None and not callable(on_output):
+        raise InvalidOptions(f"on_output: a function that takes each piece of output, not {on_output!r}")
 
 
 def preparation(env: Mapping[str, str], cwd: str | None) -> str:
@@ -138,10 +151,12 @@ def preparation(env: Mapping[str, str], cwd: str | None) -> str:
     Raises:
         InvalidOptions: A name or a value cannot be exported.
     """
-    check_env(dict(env))
+    check_env(env)
+    if not isinstance(cwd, str | os.PathLike | None):
+        raise InvalidOptions(f"cwd: a folder of the sandbox, not {cwd!r}")
     lines = [f"\\export {name}={shlex.quote(value)}" for name, value in env.items()]
     if cwd:
-        lines.append(f"\\cd -- {shlex.quote(cwd)}")
+        lines.append(f"\\cd -- {shlex.quote(os.fspath(cwd))}")
     return " &&\n".join(lines)
 
 

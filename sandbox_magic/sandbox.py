@@ -12,12 +12,13 @@ from types import TracebackType
 from typing import Any
 
 from sandbox_magic import files
-from sandbox_magic.asking import Ask
+from sandbox_magic.asking import Ask, Input
 from sandbox_magic.bounds import Bounds
+from sandbox_magic.echo import Echo
 from sandbox_magic.egress.gate import Access
 from sandbox_magic.engines import fallback_note, find_engine
 from sandbox_magic.engines.base import IMAGES, Machine, Progress, silent
-from sandbox_magic.errors import CommandTimeout, EngineUnavailable, SessionClosed
+from sandbox_magic.errors import EngineUnavailable, SessionClosed, ShellExited
 from sandbox_magic.facts import inside
 from sandbox_magic.feed import Source
 from sandbox_magic.jobs import Job, Jobs
@@ -195,6 +196,7 @@ class Sandbox:
         ask: Ask | None = None,
         ask_secret: Ask | None = None,
         check: bool = False,
+        echo: bool = False,
         on_output: Callable[[Output], object] | None = None,
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
@@ -208,10 +210,11 @@ class Sandbox:
             code: One line or many; `cd`, variables and functions stay for the next run.
             timeout: Seconds; then it is stopped, by SIGINT first.
             stdin: What it reads: text, bytes, an iterator of them, or a file; end of file at once if `None`.
-            ask: Called whenever it waits for input: see `Session.run`.
+            ask: Called whenever it waits for input: see `Input`.
             ask_secret: Called instead where what is typed is not shown.
             check: Raise if the exit code is not 0.
-            on_output: Called in this thread with each `Output` as it comes.
+            echo: Write what it prints to `sys.stdout` and `sys.stderr` as it comes.
+            on_output: Called in this thread with each `Output` as it comes: some bytes, which may end within a line.
             env: Exported before, and kept, as ``export`` does.
             cwd: Where the shell goes before, and stays, as ``cd`` does.
             network: Be online for this one run; or the names that it may reach beside those of the sandbox.
@@ -224,32 +227,29 @@ class Sandbox:
             KeyboardInterrupt: It was interrupted; `last` has the result.
             SessionBusy, EngineError: Another thread runs a command here; the engine failed.
         """
+        given = Input(stdin, ask, ask_secret)
         session = self._running()
         assert self._machine is not None
         before = session.last
         with self._network.during(self._machine, network, lambda: session.closed) as proxies:
             try:
-                self.last = session.run(
+                session.run(
                     code,
                     timeout=timeout,
-                    stdin=stdin,
-                    ask=ask,
-                    ask_secret=ask_secret,
-                    on_output=on_output,
-                    env={**proxies, **(env or {})},
+                    given=given,
+                    on_output=Echo(on_output) if echo else on_output,
+                    env={**proxies, **env} if proxies and env else env or proxies,
                     cwd=cwd,
                     tick=tick,
                     tty=tty,
                 )
-            except CommandTimeout as error:
-                self.last = error.result
-                raise
-            except BaseException:
+            except ShellExited as error:
+                raise self._explained(error) from error
+            finally:
                 if session.last is not before:
                     self.last = session.last
-                raise
-            finally:
                 self._add_notes()
+        assert self.last is not None
         return self.last.check() if check else self.last
 
     def start_job(
@@ -275,11 +275,15 @@ class Sandbox:
             InvalidOptions: A running job has this name, or `env` or `cwd` cannot be set; nothing was run.
             EngineError: The engine failed.
         """
+        given = Input(stdin)
         session = self._running()
         self.jobs.check(name)
         own = session_in(self._ready(), self.spec, self._network.env, alone=False)
-        job = self.jobs.add(name, code, own, env=env or {}, cwd=cwd, of=session)
-        job.start(timeout=timeout, stdin=stdin, on_output=on_output, on_end=on_end)
+        try:
+            job = self.jobs.add(name, code, own, env=env or {}, cwd=cwd, of=session)
+        except ShellExited as error:
+            raise self._explained(error) from error
+        job.start(timeout=timeout, given=given, on_output=on_output, on_end=on_end)
         return job
 
     def interrupt(self) -> None:
@@ -308,6 +312,9 @@ class Sandbox:
             assert self._session is not None
             return self._session
 
+    def _explained(self, error: ShellExited) -> ShellExited:
+        return self._bounds.explained(error) if self._bounds is not None else error
+
     def _add_notes(self) -> None:
         if self._bounds is not None:
             self._notes += self._bounds.remarks()
@@ -320,13 +327,13 @@ class Sandbox:
 
     # ---- files, network, facts
 
-    def put(self, source: str | Path, target: str) -> None:
+    def put(self, source: str | Path, target: str = "./") -> None:
         """Copy a host file or folder into the sandbox.
 
         Args:
             source: The file or folder here.
             target: Where to: a folder if it is one or ends with a slash, else the new name; relative to the first
-                directory. Folders that are missing on the way are made.
+                directory, which it is if not given. Folders that are missing on the way are made.
 
         Raises:
             TransferError: It cannot be read or written, or holds what cannot be copied.
@@ -334,8 +341,7 @@ class Sandbox:
         control = self._running().control
         assert self._machine is not None
         path = PurePosixPath(self.spec.cwd, target)
-        if files.is_folder(self._machine, control, path):
-            target += "/"
+        target += "/" if files.is_folder(self._machine, control, path) else ""
         files.put(self._machine, Path(source), target, cwd=self.spec.cwd)
 
     def get(self, source: str, target: str | Path = ".") -> list[Path]:
@@ -380,8 +386,7 @@ class Sandbox:
             return {"running": False, "image": self.spec.image or DEFAULT_IMAGE, "profile": self.spec.profile}
         known = {"running": True, "name": self.name, "profile": self.spec.profile, "shell": self._session.shell}
         bounds = self._bounds.facts() if self._bounds is not None else {}
-        known |= self._network.facts()
-        return known | self._machine.describe() | bounds | inside(self._session.control)
+        return known | dict(self._network.facts()) | self._machine.describe() | bounds | inside(self._session.control)
 
     def __repr__(self) -> str:
         what = repr(self.spec.image) if self.spec.image else f"engine={self.spec.engine!r}"

@@ -9,22 +9,24 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from sandbox_magic.asking import Ask, reading
+from sandbox_magic.asking import NOTHING, Input, Reading
 from sandbox_magic.capture import Capture
 from sandbox_magic.control import ControlShell
+from sandbox_magic.diverted import diverted
 from sandbox_magic.engines.base import Machine
 from sandbox_magic.errors import CommandTimeout, EngineError, InvalidOptions, SessionBusy, SessionClosed, ShellExited
-from sandbox_magic.feed import Source
+from sandbox_magic.feed import stage
 from sandbox_magic.interrupts import deferred_interrupts
 from sandbox_magic.ladder import Ladder
 from sandbox_magic.link import CUT, ENDED, SANDBOX_ENDED, ShellLink
 from sandbox_magic.protocol import Died, Event, Exited, Finished, LateOutput, Output, Started
 from sandbox_magic.pulse import Pulse
 from sandbox_magic.result import Result
-from sandbox_magic.running import RESCUE_SECONDS, Run, Tick, preparation
+from sandbox_magic.running import RESCUE_SECONDS, Run, Tick, check, preparation
 
 _BEGIN_SECONDS = 1.0  # how long an interrupt waits for a cell that has not begun
 _SIGKILL = 137
+_FATAL_SECONDS = 2.0  # in which a shell ends that was ordered to when its cell had just ended
 _SETTLE_SECONDS = 0.1  # in which the end of a sandbox follows the SIGKILL of its processes
 _PREPARE_SECONDS = 10.0
 _CLOSE_SECONDS = 2.0  # how long a close waits for a running cell to let go; its machine ends it in any case
@@ -89,9 +91,7 @@ class Session:
         code: str,
         *,
         timeout: float | None = None,
-        stdin: str | bytes | Source | None = None,
-        ask: Ask | None = None,
-        ask_secret: Ask | None = None,
+        given: Input = NOTHING,
         on_output: Callable[[Output], object] | None = None,
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
@@ -104,10 +104,7 @@ class Session:
         Args:
             code: Any shell text.
             timeout: Seconds; then the interrupt ladder.
-            stdin: What it reads: text, bytes, or what another thread reads on: an iterator, or an object with `read`.
-            ask: Called in this thread whenever the cell waits for input, which is then the line that this returns;
-                `None` ends the input.
-            ask_secret: Called instead where a terminal does not show what is typed; `ask` if not given.
+            given: What the cell reads; who is asked is asked in this thread.
             on_output: Called in this thread with each piece of output as it comes. What it raises stops the cell.
             env: Exported before the cell, and kept, as ``export`` does.
             cwd: Where the shell goes before the cell, and stays, as ``cd`` does.
@@ -117,11 +114,12 @@ class Session:
 
         Raises:
             SessionBusy, SessionClosed: Another cell runs; it was closed, or belongs to the process this one came from.
-            InvalidOptions: `env` or `cwd` cannot be set, or there is no terminal to be had; nothing was run.
+            InvalidOptions: An argument cannot be, or there is no terminal to be had; nothing was run.
             CommandTimeout, KeyboardInterrupt: With the partial result; in the main thread, and `last` holds it.
         """
         if self._owner != os.getpid():
             raise SessionClosed("this session belongs to the process that this one was forked from")
+        check(code, timeout, on_output)
         if not self._busy.acquire(blocking=False):
             raise SessionBusy("a command is still running in this session; wait for it, interrupt it, or use another")
         try:
@@ -134,20 +132,19 @@ class Session:
                     self._prepare(env or {}, cwd)
                 run = self._new(code, capture=capture or Capture(), on_output=on_output, tick=tick)
 
-                def cell() -> str:
-                    return " ".join(map(str, self._cell(run))) if run.begun else ""
-
                 if tty:
                     self._link.ensure()
-                shell = self._link.protocol.shell if tty else ""
+                beside = self._link.machine, self.control
+                reading = Reading(run, given, *beside, lambda: self._cell(run) if run.begun else ())
                 try:
-                    with reading(run, self._link.machine, self.control, cell, stdin, ask, ask_secret, shell=shell):
+                    with reading.begin(self.shell if tty else ""):
                         self._execute(run, timeout)
+                    run.notes += [] if run.shell_ended else diverted(code, self._link, self._aside)
                 finally:
                     if run.sent_at:
                         self.last = result = run.result(self._link.notes)
                         self._link.notes = []
-                self._link.watch(not self._closed)
+                    self._link.watch(not self._closed)
         finally:
             self._busy.release()
         if run.error is not None:
@@ -159,7 +156,8 @@ class Session:
     def interrupt(self) -> None:
         """Stop the running cell; again: take the next, harder step at once. Nothing happens when none runs."""
         if self._busy.locked():
-            self._request()
+            self._requests += 1
+            self._link.wake()
 
     def ask(self, code: str) -> str:
         """Run code of ours between cells, which must leave nothing behind, and return what it printed."""
@@ -209,14 +207,10 @@ class Session:
                 self._link.io.release()
         self._link.control.close()
 
-    def _request(self) -> None:
-        self._requests += 1
-        self._link.wake()
-
     def _signalled(self) -> None:
         if self._link.opening:
             raise KeyboardInterrupt
-        self._request()
+        self.interrupt()
 
     def _new(self, code: str, **options: Any) -> Run:
         ladder = Ladder(self._link.control, self._link.recover, alone=self._alone)
@@ -227,6 +221,7 @@ class Session:
         run = self._aside(preparation(env, cwd))
         if run.exit_code != 0:
             said = run.capture.output().decode(errors="replace").strip()[-300:]
+            self._link.watch(not self._closed)
             raise InvalidOptions(f"the cell was not run, its env or cwd cannot be set: {said}")
 
     def _aside(self, code: str) -> Run:
@@ -242,8 +237,10 @@ class Session:
         if run.attempts > _ATTEMPTS:
             raise ShellExited("the shell of the sandbox ended again and again before it could run the cell")
         self._link.ensure()
-        run.sent_at = time.monotonic()
-        run.fenced = self._link.send(run.sent or run.code, run.stdin, run.feed.path if run.feed else "")
+        source = run.feed.path if run.feed else stage(self.control, self._link.protocol.supervisor_pid, run.stdin)
+        moment = time.monotonic()
+        run.fenced = self._link.send(run.sent or run.code, source)
+        run.sent_at = moment
         if not run.fenced:
             run.begin()
 
@@ -274,7 +271,7 @@ class Session:
                 if asked or run.ladder.climbing:
                     self._climb(run, now=asked)
         finally:
-            if not run.done or run.pulse.trouble is not None:  # what still runs must not print into the next cell
+            if run.sent_at and (not run.done or run.pulse.trouble):  # else it may print later
                 self._link.abandon()
 
     def _pump(self, run: Run, wait: float | None) -> None:
@@ -309,6 +306,7 @@ class Session:
             self._link.kill()
 
     def _climb(self, run: Run, *, now: bool) -> None:
+        self._pump(run, 0)  # it may have ended by now
         begin = run.sent_at + _BEGIN_SECONDS
         while not run.done and not run.begun and (left := begin - time.monotonic()) > 0:
             self._pump(run, left)  # it is about to begin
@@ -345,7 +343,9 @@ class Session:
                 self._never_began(event, run)
 
     def _settle(self, run: Run) -> None:
-        """After a SIGKILL of the shell: was it the end of the whole sandbox? Then the stream ends in a moment."""
+        """Look whether more has ended than the cell: the shell by our order, or after its SIGKILL the sandbox."""
+        if run.ladder.fatal and not run.shell_ended and self._link.dies(_FATAL_SECONDS):
+            run.finish(run.exit_code, ENDED + self._link.kept(), shell_ended=True)
         end = time.monotonic() + _SETTLE_SECONDS
         while run.shell_ended and run.exit_code == _SIGKILL and self._link.connected:
             left = end - time.monotonic()

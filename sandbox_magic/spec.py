@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import numbers
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -24,6 +25,7 @@ TOOL_ENVIRONMENT = {
     "PIP_NO_INPUT": "1",
     "TERM": "dumb",
 }
+VARIABLE_MAX = 128 << 10  # bytes of a variable with its name, or of an argument; all together may have more
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -93,7 +95,7 @@ class Mount:
     @classmethod
     def parse(cls, text: str) -> Mount:
         """Return the mount that ``SRC:DST[:ro|:rw]`` describes."""
-        parts = text.split(":")
+        parts = text.split(":") if isinstance(text, str) else []
         mode = parts.pop() if len(parts) == 3 else "ro"
         if len(parts) != 2 or mode not in ("ro", "rw"):
             raise InvalidOptions(f"mount {text!r}: write SRC:DST, or SRC:DST:rw to let the sandbox change it")
@@ -184,6 +186,17 @@ PROFILES = {
 FILES_SOFT, FILES_HARD = 1024, 4096  # open files of a process, in every profile
 
 
+# What the fields hold, where another kind would be found out late or never.
+_KINDS: Mapping[str, tuple[type, str]] = {
+    **dict.fromkeys(("image", "engine", "profile", "user", "cwd", "shell", "docker_host", "runtime"), (str, "text")),
+    "memory": (int, "bytes, or text such as '512m'"),
+    "cpus": (numbers.Real, "a number"),
+    "pids": (int, "a whole number"),
+    "env": (tuple, "names with their values, such as {'NAME': 'text'}"),
+    "mounts": (tuple, "a list of 'SRC:DST[:rw]'"),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class SandboxSpec:
     """The wish for a sandbox.
@@ -231,6 +244,7 @@ class SandboxSpec:
     allow_degraded: bool = False
 
     def __post_init__(self) -> None:
+        self._check_kinds()
         if self.profile not in PROFILES:
             raise InvalidOptions(f"profile {self.profile!r} is unknown; choose one of {', '.join(PROFILES)}")
         if self.image is not None and (
@@ -248,6 +262,14 @@ class SandboxSpec:
         if not PurePosixPath(self.cwd).is_absolute():
             raise InvalidOptions(f"cwd: {self.cwd!r} must be an absolute path inside the sandbox")
         check_env(dict(self.env))
+
+    def _check_kinds(self) -> None:
+        """Refuse values of another kind than the fields have."""
+        for each in fields(self):
+            value = getattr(self, each.name)
+            kind, what = _KINDS.get(each.name, (object, ""))
+            if not isinstance(value, kind) and (value is not None or each.default is not None):
+                raise InvalidOptions(f"{each.name}: {what}, not {value!r}")
 
     def check_mounts(self) -> None:
         """Refuse mounts that would open the wall, as things are now."""
@@ -294,10 +316,12 @@ class SandboxSpec:
         )
 
 
-def check_env(env: dict[str, str]) -> None:
-    """Raise `InvalidOptions` unless the names are variable names and the values have no NUL."""
+def check_env(env: Mapping[str, str]) -> None:
+    """Raise `InvalidOptions` unless these are variables that a program can be started with."""
+    if not isinstance(env, Mapping):
+        raise InvalidOptions(f"env: names with their values, such as {{'NAME': 'text'}}, not {env!r}")
     for name, value in env.items():
-        if not _NAME.fullmatch(name):
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise InvalidOptions(f"env: {name!r} cannot be the name of a shell variable")
         if not isinstance(value, str):
             raise InvalidOptions(
@@ -305,6 +329,11 @@ def check_env(env: dict[str, str]) -> None:
             )
         if "\0" in value:
             raise InvalidOptions(f"env: the value of {name} holds a NUL character")
+        if (size := len(f"{name}={value}".encode(errors="surrogateescape"))) >= VARIABLE_MAX:
+            raise InvalidOptions(
+                f"env: {name} has {size} bytes, and with a variable of {VARIABLE_MAX} or more Linux starts no program "
+                "at all: give it as stdin (--stdin NAME, stdin=), or as a file (put)"
+            )
 
 
 def changed(spec: SandboxSpec, wish: dict[str, Any]) -> SandboxSpec:
@@ -316,7 +345,7 @@ def changed(spec: SandboxSpec, wish: dict[str, Any]) -> SandboxSpec:
         wish["memory"] = parse_size(wish["memory"])
     if isinstance(wish.get("env"), Mapping):
         wish["env"] = tuple(wish["env"].items())
-    if "mounts" in wish:
+    if isinstance(wish.get("mounts"), Iterable):
         wish["mounts"] = tuple(mount if isinstance(mount, Mount) else Mount.parse(mount) for mount in wish["mounts"])
     if not isinstance(wish.get("network", False), bool):
         wish["network"] = destinations(wish["network"])

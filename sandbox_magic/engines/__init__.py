@@ -22,16 +22,23 @@ _OURS = {
     "bubblewrap": "sandbox_magic.engines.bubblewrap:BubblewrapEngine",
 }
 AUTO = tuple(_OURS)
+# What says where an engine is. It may change between two sandboxes; those that run stay where they are.
+_NAMING = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "CONTAINER_HOST")
 _told: set[str] = set()
 
 
-@cache
 def _engine(name: str, docker_host: str | None = None) -> Engine:
-    """Return the one object for an engine and an endpoint; it keeps its connection.
+    """Return the one object for an engine and an endpoint, also where the environment names that.
 
     Raises:
         InvalidOptions: There is no engine of that name.
     """
+    return _made(name, docker_host, tuple(os.environ.get(variable) for variable in _NAMING))
+
+
+@cache
+def _made(name: str, docker_host: str | None, _environment: tuple[str | None, ...]) -> Engine:
+    """Return a new engine; it keeps its connection."""
     if name in _OURS:
         module, _, kind = _OURS[name].partition(":")
         made = getattr(import_module(module), kind)(docker_host)
@@ -45,7 +52,7 @@ def _engine(name: str, docker_host: str | None = None) -> Engine:
     return made
 
 
-os.register_at_fork(after_in_child=_engine.cache_clear)  # connections that two processes use would mix their answers
+os.register_at_fork(after_in_child=_made.cache_clear)  # connections that two processes use would mix their answers
 
 
 def find_engine(spec: SandboxSpec) -> Engine:
@@ -116,12 +123,13 @@ def sweep_all() -> dict[str, Sweep | EngineError]:
             engine.connect()
         except EngineUnavailable as error:
             reasons.append(str(error))
+            told[engine.name] = error
             continue
         try:
             told[engine.name] = engine.sweep()
         except EngineError as error:  # the others' leftovers are not its fault
             told[engine.name] = error
-    if not told:
+    if len(reasons) == len(told):
         raise EngineUnavailable("\n".join(reasons))
     return told
 
@@ -135,10 +143,16 @@ def sweep_report() -> list[str]:
     lines = []
     for name, done in sweep_all().items():
         if isinstance(done, EngineError):
-            lines.append(f"{name}: nothing is known of what is left there: {done}")
+            lines.append(f"{name}: nothing was looked at: {_shortly(done)}")
             continue
         lines += [f"{name}: removed {ident[:12]}: its owner is dead" for ident in done.removed]
         lines += [f"{name}: left {ident[:12]}: {why}" for ident, why in done.left]
         if not done.removed and not done.left:
             lines.append(f"{name}: there is no sandbox")
     return lines
+
+
+def _shortly(error: EngineError) -> str:
+    """Return the reason of an error on one line: of one that lists what was tried, without the advice."""
+    tried = [line.strip() for line in str(error).splitlines() if line.startswith("  ")]
+    return "; ".join(tried) or " ".join(str(error).split())

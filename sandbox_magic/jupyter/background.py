@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sandbox_magic.ansi import sanitize
 from sandbox_magic.jupyter.options import CellOptions
+from sandbox_magic.jupyter.status import one_line
 from sandbox_magic.protocol import Output
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Tail:
         self._open = b""
         self._display_id = f"sandbox-{os.urandom(16).hex()}"
         self._head = ""
+        self._notes: list[str] = []
         self._timer: threading.Timer | None = None
         self._drawn = False
 
@@ -49,7 +51,7 @@ class Tail:
         """Show that it runs, with what has come until now."""
         with self._lock:
             if not self._head:  # else it has ended already
-                self._head = f"job {name} is running"
+                self._head = f"job {name}: running"
                 self._draw()
 
     def add(self, output: Output) -> None:
@@ -66,23 +68,21 @@ class Tail:
     def end(self, job: Job, seconds: float) -> None:
         """Show how it ended."""
         with self._lock:
-            result = job.result
-            how = "was given up" if result is None else f"ended with exit status {result.exit_code}"
-            if result is not None and result.stopped_by:
-                how = f"was stopped ({result.stopped_by})"
-            self._head = f"job {job.name} {how} ({seconds:.1f} s)"
+            notes = [f"[{one_line(note)}]" for note in job.result.notes] if job.result is not None else []
+            self._head = f"job {job.name}: {job.state} ({seconds:.1f} s)"
+            self._notes = notes
             self._draw()
 
     def _due(self) -> None:
         with self._lock:
             self._timer = None
-            if self._drawn and " is running" in self._head:
+            if self._drawn and self._head.endswith(": running"):
                 self._draw()
 
     def _draw(self) -> None:
         if self._shows:
             lines = [*self._lines, _shown(self._open)] if self._open else [*self._lines]
-            text = "\n".join([f"[{self._head}]", *lines[-LINES:]])
+            text = "\n".join([f"[{self._head}]", *lines[-LINES:], *self._notes])
             self._context.run(self._publish, text)
         self._drawn = True
 
@@ -138,6 +138,6 @@ def start(  # noqa: PLR0913 # what a cell has
         variables[options.proc] = job
     variables["_exit_code"] = None
     if not quiet and getattr(shell, "kernel", None) is None:
-        sys.stdout.write(f"[job {job.name} is running]\n")
+        sys.stdout.write(f"[job {job.name}: running]\n")
     tail.begin(job.name)
     return job

@@ -110,21 +110,30 @@ class Control:
             raise InvalidOptions("%sandboxctl start takes only options that shape the sandbox; the others are a cell's")
         with self._status(quiet=options.quiet) as status:
             defaults = self.settings.spec_defaults()
-            self.manager.get(options.name, options.wish(), defaults, on_progress=status.update).start()
+            sandbox = self.manager.get(options.name, options.wish(), defaults, on_progress=status.update)
+            did = "runs already" if sandbox.started else "has started"
+            sandbox.start()
+        if not options.quiet:
+            _say(f"sandbox {options.name} {did}")
 
     def stop(self, request: Request) -> None:
         """Close one sandbox, or all."""
         words = request.counted(0, 1)
         if words not in ([], ["--all"]) or (words and request.name):
             raise InvalidOptions(f"write: %sandboxctl {VERBS['stop'].usage}")
-        for name in self.manager.names() if words else [request.name or "default"]:
+        names = self.manager.names() if words else [request.name or "default"]
+        for name in names:
             self.manager.close(name)
+            _say(f"sandbox {name} is closed")
+        if not names:
+            _say("there is no sandbox")
 
     def reset(self, request: Request) -> None:
         """Give a sandbox a fresh start."""
         request.counted(0, 0)
         with self._status() as status:
             self.manager.reset(request.name or "default", on_progress=status.update)
+        _say(f"sandbox {request.name or 'default'} is a fresh one; its files and state are gone")
 
     def put(self, request: Request) -> None:
         """Copy a host file or folder into the sandbox."""
@@ -148,12 +157,14 @@ class Control:
         """List the background cells, or stop one."""
         if request.words[:1] == ["stop"]:
             _, name = request.counted(2, 2)
-            _say(f"job {name} has ended, exit status {self._job(name, request).stop().exit_code}")
+            job = self._job(name, request)
+            job.stop()
+            _say(f"job {name}: {job.state}")
             return
         request.counted(0, 0)
         names = [request.name] if request.name else self.manager.names()
         rows = [
-            (name, job.name, "running" if job.running else f"exit status {job.exit_code}", job.code.strip()[:60])
+            (name, job.name, job.state, job.code.strip()[:60])
             for name in names
             for job in self.manager.find(name).jobs.all()
         ]
@@ -172,6 +183,8 @@ class Control:
     def network(self, request: Request) -> None:
         """Put the whole sandbox online or offline, steer what it reaches by name, or show what it wanted to reach."""
         match request.words:
+            case []:
+                sandbox = self.manager.find(request.name or "default")
             case ["on"] | ["off"]:
                 with self._ready(request) as sandbox:
                     sandbox.network(request.words == ["on"])
@@ -183,8 +196,10 @@ class Control:
                     sandbox.deny(*_listed(names))
             case ["log"]:
                 _say(network_table(self.manager.find(request.name or "default").network_log))
+                return
             case _:
                 raise InvalidOptions(f"write: %sandboxctl {VERBS['network'].usage}")
+        _say(f"sandbox {request.name or 'default'} {_reach(sandbox)}")
 
     def gc(self, request: Request) -> None:
         """Remove what dead kernels left behind; say what was removed, what left, and why."""
@@ -245,8 +260,8 @@ VERBS: Mapping[str, Verb] = {
     "put": Verb("put SRC [DST] [-n NAME]", "copy a host file or folder into it", Control.put),
     "get": Verb("get SRC [DST] [-n NAME]", "copy a file or folder out of it", Control.get),
     "network": Verb(
-        "network on|off|log|allow|deny [NAMES] [-n NAME]",
-        "online, offline or by name until told otherwise; log: what it asked for",
+        "network [on|off|log|allow|deny] [NAMES] [-n NAME]",
+        "online, offline or by name until told otherwise; log: what it asked for; alone: how it is now",
         Control.network,
     ),
     "jobs": Verb("jobs [stop JOB] [-n NAME]", "list the background cells (--bg), or stop one", Control.jobs),
@@ -292,6 +307,17 @@ def network_table(log: Iterable[Access]) -> str:
         for access in log
     ]
     return table(rows[-SHOWN:]) if rows else "nothing yet: no program in it has asked for a name"
+
+
+OFFLINE = "is offline (--network is for one cell, %sandboxctl network allow NAMES until told otherwise)"
+
+
+def _reach(sandbox: Sandbox) -> str:
+    """Say what a sandbox may reach."""
+    if sandbox.online:
+        return "is online, until %sandboxctl network off"
+    names = _text(sandbox.status().get("may reach", ()))
+    return f"is offline, and reaches by name: {names}" if names else OFFLINE
 
 
 def _listed(words: Iterable[str]) -> list[str]:

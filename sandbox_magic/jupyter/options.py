@@ -153,7 +153,7 @@ OPTIONS = (
         _SHAPE, ("-n", "--name"), "NAME", "Which sandbox; each name is a sandbox of its own (default).", _sandbox_name
     ),
     Option(_SHAPE, ("--image",), "IMAGE", "Its image, such as python:3.12-slim."),
-    Option(_SHAPE, ("--engine",), "ENGINE", "What runs it: auto, docker or podman."),
+    Option(_SHAPE, ("--engine",), "ENGINE", "What runs it: auto, docker, podman or bubblewrap."),
     Option(_SHAPE, ("--runtime",), "RUNTIME", "The engine's runtime, such as runsc (gVisor)."),
     Option(_SHAPE, ("--profile",), "PROFILE", "How closed it is: sealed, standard, open."),
     Option(_SHAPE, ("--memory",), "SIZE", "Memory limit, such as 512m or 2g.", parse_size),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 from sandbox_magic.errors import InvalidOptions
 from sandbox_magic.jupyter.options import CellOptions
+from sandbox_magic.spec import check_env
 
 if TYPE_CHECKING:
     from sandbox_magic.feed import Source
@@ -22,10 +23,12 @@ def environment(options: CellOptions, variables: Mapping[str, object]) -> dict[s
     Raises:
         InvalidOptions: There is no such variable, or its value has no clear text.
     """
-    return {
+    found = {
         name: _storable(name, text) if text is not None else _as_text(name, _lookup("-e", name, variables))
         for name, text in options.env
     }
+    check_env(found)
+    return found
 
 
 def stdin(options: CellOptions, variables: Mapping[str, object]) -> str | bytes | Source | None:

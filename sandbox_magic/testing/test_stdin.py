@@ -46,6 +46,13 @@ def test_every_byte_of_a_file_arrives(shared: Sandbox) -> None:
     assert shared.run("cat", stdin=io.StringIO("text\n"), timeout=SECONDS).stdout == "text\n"
 
 
+def test_many_small_pieces_arrive(shared: Sandbox) -> None:
+    pieces = (f"{number}\n" for number in range(20_000))
+    assert shared.run("wc -l; cat", stdin=pieces, timeout=SECONDS).stdout.split() == ["20000"]
+    for data in (bytearray(b"a\n"), memoryview(b"a\n"), ["a", "\n"]):
+        assert shared.run("cat", stdin=data, timeout=SECONDS).stdout == "a\n"
+
+
 def test_who_does_not_read_all_is_not_held_up(shared: Sandbox) -> None:
     def endless() -> Iterator[bytes]:
         while True:

@@ -60,7 +60,7 @@ def folded(text: str) -> str:
 def _in_time(place: Session | Sandbox, code: str, stdin: str | None = None) -> Result:
     """Run, and let a difference show what has taken too long."""
     try:
-        return place.run(code, stdin=stdin, timeout=_SECONDS)
+        return place.run(code, timeout=_SECONDS, **({} if stdin is None else {"stdin": stdin}))
     except CommandTimeout as error:
         return replace(error.result, exit_code=None)
 

@@ -310,6 +310,12 @@ def test_cwd(kernel: Kernel) -> None:
     assert "/no/such" in wrong.error and wrong.stdout == ""
 
 
+def test_out_that_was_cut_is_said(kernel: Kernel) -> None:
+    cell = kernel.ok("%%sandbox -o big\nhead -c 70000000 /dev/zero")
+    assert cell.stdout.startswith("[66 MB were printed and only the first 64 MB are kept")
+    assert kernel.value("len(big), _sandbox.truncated") == repr((64 << 20, True))
+
+
 def test_quiet_shows_nothing_but_errors(kernel: Kernel) -> None:
     assert kernel.ok("%%sandbox -q\necho one; echo two >&2").kinds() == set()
     assert kernel.value("_sandbox.stdout, _sandbox.stderr") == repr(("one\n", "two\n"))
@@ -368,7 +374,8 @@ def test_two_names_are_two_sandboxes(kernel: Kernel) -> None:
 
 
 def test_control_verbs(kernel: Kernel) -> None:
-    kernel.ok("%sandboxctl start -n ctl --memory 256m")
+    assert "sandbox ctl has started" in kernel.ok("%sandboxctl start -n ctl --memory 256m").stdout
+    assert kernel.ok("%sandboxctl start -n ctl").stdout == "sandbox ctl runs already\n"
     status = kernel.ok("%sandboxctl status -n ctl").stdout
     assert "ctl: started" in status and str(256 << 20) in status and "online" in status
     kernel.ok("%%sandbox -n ctl\nstate=1; echo inside >/tmp/inside")
@@ -377,9 +384,9 @@ def test_control_verbs(kernel: Kernel) -> None:
     assert kernel.ok("%%sandbox -n ctl\ncat /tmp/given.txt").stdout == "from the host"
     assert "copied to taken.txt" in kernel.ok("%sandboxctl get /tmp/inside taken.txt -n ctl").stdout
     assert (kernel.folder / "taken.txt").read_text() == "inside\n"
-    kernel.ok("%sandboxctl reset -n ctl")
+    assert kernel.ok("%sandboxctl reset -n ctl").stdout.startswith("sandbox ctl is a fresh one")
     assert kernel.ok('%%sandbox -n ctl\necho "<$state>" $(ls /tmp)').stdout == "<>\n"
-    kernel.ok("%sandboxctl stop -n ctl")
+    assert kernel.ok("%sandboxctl stop -n ctl").stdout == "sandbox ctl is closed\n"
     unknown = kernel.run("%sandboxctl status -n ctl")
     assert_short(unknown, "InvalidOptions")
     assert "no sandbox is named 'ctl'" in unknown.error
@@ -392,9 +399,10 @@ def test_control_network_switches_the_sandbox(kernel: Kernel) -> None:
         kernel.ok(devices.replace("\n", " --network\n")).stdout,
         kernel.run(devices).stdout,
     ]
-    kernel.ok("%sandboxctl network on")
+    assert "is offline" in kernel.ok("%sandboxctl network").stdout
+    assert "sandbox default is online" in kernel.ok("%sandboxctl network on").stdout
     count.append(kernel.run(devices).stdout)
-    kernel.ok("%sandboxctl network off")
+    assert "is offline" in kernel.ok("%sandboxctl network off").stdout
     count.append(kernel.run(devices).stdout)
     assert count == ["0\n", "1\n", "0\n", "1\n", "0\n"]
 
@@ -407,7 +415,9 @@ def test_control_network_by_name(kernel: Kernel) -> None:
     assert "HTTP/1.1 403" in failed.stdout
     for said in ("exit status 7", "refused: b.example:443: it is not among the names", "--network=NAME"):
         assert said in failed.error
-    kernel.ok("%sandboxctl network allow a.example, c.example:8443 -n named")
+    told = kernel.ok("%sandboxctl network allow a.example, c.example:8443 -n named").stdout
+    assert told == "sandbox named is offline, and reaches by name: a.example, c.example:8443\n"
+    assert kernel.ok("%sandboxctl network -n named").stdout == told
     assert "a.example, c.example:8443" in kernel.ok("%sandboxctl status -n named").stdout
     log = kernel.ok("%sandboxctl network log -n named").stdout
     assert "refused" in log and "b.example:443" in log

@@ -35,14 +35,14 @@ def test_a_background_cell_is_live_below_itself(kernel: Kernel) -> None:
         f"%%sandbox --bg --proc job --out out --err err --result res\necho '<b>'; {wait}; echo e >&2; exit 3"
     )
     assert kernel.value("(job.running, out, err, res, _exit_code)") == "(True, None, None, None, None)"
-    html = until_shown(kernel, cell, "[job job is running]\n<b>")
+    html = until_shown(kernel, cell, "[job job: running]\n<b>")
     assert "&lt;b&gt;" in html and "<b>" not in html
     assert kernel.ok("%%sandbox\necho other").stdout == "other\n"
     listed = kernel.ok("%sandboxctl jobs").stdout
     assert "default  job  running" in listed
     assert kernel.ok("%sandboxctl logs job").stdout == "<b>\n"
     kernel.ok("%%sandbox\n: >/tmp/go")
-    until_shown(kernel, cell, "[job job ended with exit status 3 (")
+    until_shown(kernel, cell, "[job job: exit status 3 (")
     assert kernel.value("(job.wait(9).exit_code, out, err, res is job.result)") == r"(3, '<b>\n', 'e\n', True)"
     assert "exit status 3" in kernel.ok("%sandboxctl jobs").stdout
     assert cell.kinds() == {"display_data", "update_display_data"}
@@ -51,8 +51,8 @@ def test_a_background_cell_is_live_below_itself(kernel: Kernel) -> None:
 def test_background_cells_can_be_stopped(kernel: Kernel) -> None:
     cell = kernel.ok("%%sandbox --bg --proc server\nfor i in $(seq 30); do echo line $i; done; sleep 5000")
     until_shown(kernel, cell, "line 30")
-    assert "exit status 130" in kernel.ok("%sandboxctl jobs stop server").stdout
-    html = until_shown(kernel, cell, "[job server was stopped (SIGINT)")
+    assert "stopped (SIGINT)" in kernel.ok("%sandboxctl jobs stop server").stdout
+    html = until_shown(kernel, cell, "[job server: stopped (SIGINT)")
     assert "line 30\n" in html and "line 20\n" not in html
     assert "no job is named 'nobody'" in kernel.run("%sandboxctl logs nobody").error
     assert kernel.ok("job = %sandbox --bg echo one line\nprint(job.wait(9).output)").stdout == "one line\n\n"

@@ -102,7 +102,7 @@ def run_example(folder: Path, url: str) -> subprocess.Popen[str]:
 def test_the_program_converts_and_leaves_nothing(avatar_url: str, tmp_path: Path) -> None:
     with run_example(tmp_path, avatar_url) as program:
         output, errors = program.communicate()
-    assert (program.returncode, errors) == (0, "")
+    assert program.returncode == 0, errors
     assert "Setting up graphicsmagick" in output
     assert_thumbnail(tmp_path / "thumbnail.jpg")
     assert containers(program.pid) == []

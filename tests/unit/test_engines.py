@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sandbox_magic import EngineError, InvalidOptions, Sandbox, SandboxSpec
-from sandbox_magic.engines import find_engine
+from sandbox_magic import EngineError, EngineUnavailable, InvalidOptions, Sandbox, SandboxSpec
+from sandbox_magic.engines import find_engine, sweep_report
 from sandbox_magic.engines.base import (
     IMAGES,
     LEASE,
@@ -114,3 +114,26 @@ def test_a_cell_and_the_sweep_may_load_the_sdk_at_once() -> None:
         [sys.executable, "-c", TWO_THREADS], capture_output=True, text=True, timeout=60, check=True, env=environment
     )
     assert (ended.stdout, ended.stderr) == ("", "")
+
+
+def test_another_address_in_the_environment_is_another_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was read once: a sandbox that began after the change was where the first one had been."""
+    spec = SandboxSpec(engine="docker")
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
+    first = find_engine(spec)
+    assert find_engine(spec) is first
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:2")
+    assert find_engine(spec) is not first
+    with pytest.raises(EngineUnavailable, match=r"tcp://127\.0\.0\.1:2"):
+        find_engine(spec).connect()
+
+
+def test_a_sweep_names_the_engines_that_do_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("DOCKER_HOST", "CONTAINER_HOST"):
+        monkeypatch.setenv(variable, "tcp://127.0.0.1:1")
+    lines = sweep_report()
+    for name in ("docker", "podman"):
+        (line,) = (line for line in lines if line.startswith(name))
+        assert line.startswith(f"{name}: nothing was looked at: ") and "tcp://127.0.0.1:1" in line
+        assert "\n" not in line and "apt-get" not in line
+    assert any(line.startswith("bubblewrap: ") and "nothing was looked at" not in line for line in lines)

@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import given
@@ -13,10 +14,13 @@ from hypothesis import strategies as st
 
 import sandbox_magic
 from sandbox_magic import CommandFailed, CommandTimeout, ImageNotFound, InvalidOptions, Mount, Sandbox, SandboxSpec
+from sandbox_magic.asking import Input
 from sandbox_magic.capture import Capture
-from sandbox_magic.engines.base import Owner
+from sandbox_magic.engines.base import Machine, Owner
 from sandbox_magic.protocol import Output
 from sandbox_magic.result import Result
+from sandbox_magic.running import preparation
+from sandbox_magic.session import Session
 from sandbox_magic.spec import parse_size
 
 
@@ -52,11 +56,49 @@ def test_not_sizes(text: str) -> None:
         {"mounts": ["/tmp:relative"]},
         {"mounts": ["/tmp:/x/../y"]},
         {"mounts": ["/tmp:/x:rx"]},
+        {"mounts": [5]},
+        {"mounts": 5},
+        {"network": 5},
+        {"network": [5]},
+        {"memory": 1.5},
+        {"env": {"X": "x" * (128 << 10)}},
+        *(
+            {name: []}
+            for name in ("image", "engine", "profile", "user", "cwd", "shell", "runtime", "cpus", "pids", "env")
+        ),
     ],
 )
 def test_wishes_that_cannot_be(wish: dict) -> None:
     with pytest.raises(InvalidOptions):
         Sandbox(**wish)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"timeout": value} for value in ("x", -1, 0, float("nan"), True)),
+        {"on_output": 5},
+        {"code": b"true"},
+    ],
+)
+def test_runs_that_cannot_be(options: dict) -> None:
+    """Nothing is started for them: there is no machine to start anything in."""
+    session = Session(cast("Machine", None))
+    with pytest.raises(InvalidOptions) as error:
+        session.run(**{"code": "true"} | options)
+    assert str(error.value).count("\n") == 0
+
+
+@pytest.mark.parametrize("given", [{"given": 5}, {"ask": "me"}, {"ask_secret": 5}])
+def test_what_nobody_can_read(given: dict) -> None:
+    with pytest.raises(InvalidOptions):
+        Input(**given)
+
+
+@pytest.mark.parametrize(("env", "cwd"), [(5, None), ({"X": 5}, None), ({5: "x"}, None), ({}, 5)])
+def test_preparations_that_cannot_be(env: object, cwd: object) -> None:
+    with pytest.raises(InvalidOptions):
+        preparation(env, cwd)  # type: ignore[arg-type] # that is the point
 
 
 @pytest.mark.parametrize("source", ["/", "/etc", "/proc", "~", "/var/run/docker.sock", "/no/such/folder"])
