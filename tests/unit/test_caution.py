@@ -1,0 +1,64 @@
+"""What cells can have done to the shell, judged by their text."""
+
+from __future__ import annotations
+
+import pytest
+
+from sandbox_magic.shell.caution import Caution
+
+
+def after(*cells: str) -> Caution:
+    caution = Caution(saved=True)
+    for cell in cells:
+        caution.look(cell.encode() + b"\n")
+    return caution
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ["set -x", "trap : INT", "exec >f", "f() { :; }", "function f { :; }", ". ./file", "eval x", "alias x=y", "kill 1"],
+)
+def test_a_cell_that_may_change_the_shell_makes_wary_for_good(cell: str) -> None:
+    assert not after("true").wary
+    assert after(cell).wary
+    assert after(cell, "true").wary
+    assert after(cell, "true").keeps
+
+
+def test_only_what_may_end_the_shell_later_is_perilous() -> None:
+    assert after("kill 1", "true").perilous
+    assert not after("set -x").perilous
+
+
+@pytest.mark.parametrize(
+    "cell", ["true", "ls -l /tmp | wc -l >/dev/null", "apt-get install -y wget; gm version", "a &"]
+)
+def test_plain_words_change_neither_exports_nor_directory(cell: str) -> None:
+    assert not after(cell).keeps
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "cd /",
+        "A=1",
+        "true\ncd",
+        "export A",
+        "read A",
+        "c'd' /",
+        'c"d" /',
+        "c\\d /",
+        "$x /",
+        "`x`",
+        "for A in 1; do :; done",
+        "pushd .",
+    ],
+)
+def test_anything_else_may(cell: str) -> None:
+    assert after(cell).keeps
+
+
+def test_the_first_cell_saves() -> None:
+    caution = Caution()
+    caution.look(b"true\n")
+    assert caution.keeps
