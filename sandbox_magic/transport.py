@@ -179,12 +179,14 @@ class MultiplexedSocket:
             number, length = struct.unpack_from(">BxxxI", data)
             if length == len(data) - 8 and number in (1, 2):
                 return [(STDERR if number == 2 else STDOUT, data[8:])]
-        chunks: list[Chunk] = []
-        at = 0
+        view, at = memoryview(data), 0
+        runs: list[tuple[str, list[memoryview]]] = []  # of one stream: the engine's frames are small
         while at < len(data):
             if self._left:
-                piece = data[at : at + self._left]
-                chunks.append((self._stream, piece))
+                piece = view[at : at + self._left]
+                if not runs or runs[-1][0] != self._stream:
+                    runs.append((self._stream, []))
+                runs[-1][1].append(piece)
                 self._left -= len(piece)
                 at += len(piece)
             else:
@@ -197,7 +199,7 @@ class MultiplexedSocket:
                         raise EngineError("the engine's stream is not in Docker's frame format")
                     self._stream = STDERR if number == 2 else STDOUT
                     self._header = b""
-        return chunks
+        return [(stream, b"".join(pieces)) for stream, pieces in runs]
 
     def wake(self) -> None:
         try:
