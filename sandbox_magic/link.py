@@ -239,7 +239,7 @@ class ShellLink:
             elif isinstance(event, Initialized):
                 self._initialized(event)
             else:
-                if isinstance(event, Finished | Died) and not self._narrow:
+                if isinstance(event, Finished | Died) and not self._narrow:  # a job has no next cell
                     self._outlets.left(self._code, job=self.protocol.left_job)
                 yield event
 
@@ -297,16 +297,14 @@ class ShellLink:
             self._note("many jobs still run; what they print may be among the output of this cell")
 
     def _note(self, note: str) -> None:
-        if note not in self.notes:
-            self.notes.append(note)
+        self.notes += [note] if note not in self.notes else []
 
     def _ended(self, outlet: Outlet) -> None:
         if (fd := outlet.transport.fileno()) in self._watched:
             watcher().remove(fd)
             self._watched.remove(fd)
-        for stream in STREAMS:
-            for _ in self._taken(self.protocol.receive(stream, b"", outlet.number), outlet.number):
-                """All of it is late output."""
+        for stream in STREAMS:  # what was held back is late output
+            list(self._taken(self.protocol.receive(stream, b"", outlet.number), outlet.number))
         self.protocol.forget(outlet.number)
 
     def _look(self) -> None:

@@ -25,7 +25,8 @@ from sandbox_magic.transport import Chunk, Transport
 MOST = 32  # outlets of one session
 
 _BEHIND = re.compile(r"(?<![&<>|])&(?![&>])")  # starts something that goes on by itself
-_OPEN_SECONDS = 5.0
+_OPEN_SECONDS = 15.0  # for a holder
+_LOOK_SECONDS = 5.0  # for the control shell to look who holds what
 _TITLE = 200  # characters
 # Its name keeps it from being taken for a process of a cell; see shell/control.sh. It ends with its stdin, or a line.
 _HOLDER = ["sh", "-c", 'IFS= read -r token && echo "$token $$" && IFS= read -r line', "sandbox-keeper-outlet"]
@@ -187,7 +188,8 @@ class Outlets:
     def _held(self, outlets: Mapping[int, Outlet], shell: int) -> frozenset[int]:
         holders = [outlet.holder for outlet in outlets.values()]
         try:
-            found = self._control.call(f"held {shell} {' '.join(map(str, holders))}").split()
+            command = f"held {shell} {' '.join(map(str, holders))}"
+            found = self._control.call(command, timeout=_LOOK_SECONDS).split()
         except SandboxError:  # nobody can say
             return frozenset(outlets)
         return frozenset(number for number, outlet in outlets.items() if str(outlet.holder) in found)
@@ -222,7 +224,7 @@ class Outlets:
             looking = self._looking
             assert looking is not None
             try:
-                sight = looking.result(_OPEN_SECONDS)
+                sight = looking.result(_LOOK_SECONDS + _OPEN_SECONDS)
             except TimeoutError:
                 raise SessionError("no other place for the output of cells was made in time") from None
             finally:

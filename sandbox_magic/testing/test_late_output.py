@@ -20,9 +20,21 @@ class Heard:
 
     def of(self, job: str, stream: str = STDOUT) -> bytes:
         """Return what has come from the jobs of a cell so far."""
+        self._listen()
+        return self._all[job, stream]
+
+    def lines(self) -> list[str]:
+        """Return all lines of all jobs, sorted."""
+        self._listen()
+        return sorted(line for data in self._all.values() for line in data.decode().splitlines())
+
+    def jobs(self) -> set[str]:
+        """Return what is said to have printed something."""
+        return {job for (job, _), data in self._all.items() if data}
+
+    def _listen(self) -> None:
         for output in self._box.late_output():
             self._all[output.job, output.stream] += output.data
-        return self._all[job, stream]
 
 
 def descriptors(box: Sandbox) -> int:
@@ -39,7 +51,7 @@ def test_a_job_prints_while_another_cell_runs(box: Sandbox) -> None:
     wait = ">/tmp/go; until [ -e /tmp/gone ]; do sleep 0.1; done; sleep 0.3"
     result = box.run(f"{wait}; echo own; echo mine >&2; exec 2>&1; echo last >&2")
     assert (result.stdout, result.stderr) == ("own\nlast\n", "mine\n")
-    until("late output is missing", lambda: (heard.of(job), heard.of(job, STDERR)) == (b"late\n", b"bad\n"))
+    until("late output is missing", lambda: (heard.of(job), heard.of(job, STDERR)) == (b"late\n", b"bad\n"), seconds=60)
     assert box.run("echo next; exit 3").stdout == "next\n"
     assert box.run("echo new >&2").stderr == "new\n"
 
@@ -77,9 +89,10 @@ def test_twenty_cells_leave_a_job_each_and_nothing_is_left_of_them(box: Sandbox)
     for number in range(5):
         result = box.run(f"sleep 0.1; echo {number}; echo {number} >&2")
         assert (result.stdout, result.stderr) == (f"{number}\n",) * 2
-    wanted = [b"late %d\n" % number for number in range(20)]
-    until("late output is missing", lambda: [heard.of(job) for job in jobs] == wanted)
-    until("descriptors are left", lambda: descriptors(box) <= before + CONNECTIONS)
+    wanted = sorted(f"late {number}" for number in range(20))
+    until("late output is missing", lambda: heard.lines() == wanted, seconds=60)
+    assert heard.jobs() <= {*jobs, ""}
+    until("descriptors are left", lambda: descriptors(box) <= before + CONNECTIONS, seconds=60)
 
 
 def test_a_busy_job_during_a_hundred_cells(box: Sandbox) -> None:
@@ -99,5 +112,5 @@ def test_a_busy_job_during_a_hundred_cells(box: Sandbox) -> None:
 
 def test_a_background_flood_does_not_block(box: Sandbox) -> None:
     box.run("(head -c 30000000 /dev/zero; echo done >/tmp/done) &")
-    until("the flood stands still", lambda: box.run("cat /tmp/done 2>/dev/null").stdout == "done\n")
+    until("the flood stands still", lambda: box.run("cat /tmp/done 2>/dev/null").stdout == "done\n", seconds=60)
     assert sum(len(output.data) for output in box.late_output()) <= 1 << 20
