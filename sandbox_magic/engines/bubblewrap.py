@@ -261,16 +261,12 @@ class BubblewrapEngine(Engine):
         janitor().remember([trace.folder, *trace.groups()])
         ident, wish = trace.ident[:12], _wish(spec)
         leaf = cgroups.leaf(ident, wish) or scopes.scope(ident, wish)
+        machine = None
         try:
             machine = self._start(candidate, spec, trace, uid, leaf)
-        except BaseException:
-            trace.end()
-            traces.end_strays([trace.ident])
-            raise
-        try:
             machine.begin(labels_of_mine(name))
         except BaseException:
-            machine.close()
+            (trace.end if machine is None else machine.close)()
             traces.end_strays([trace.ident])
             raise
         return machine

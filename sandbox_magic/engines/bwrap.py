@@ -22,7 +22,7 @@ from typing import Any
 from sandbox_magic._version import __version__
 
 VARIABLE = "SANDBOX_MAGIC_BWRAP"
-_SECONDS = 10
+_SECONDS = 30
 _WALLS = ("--unshare-all", "--unshare-user", "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv")
 _NO_USERNS = ("--disable-userns", "--assert-userns-disabled")
 _ROOT = ("--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev")

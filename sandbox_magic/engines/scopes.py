@@ -17,7 +17,7 @@ from pathlib import Path
 from sandbox_magic.engines import cgroups
 from sandbox_magic.errors import EngineError
 
-_SECONDS = 10.0  # for an answer of the manager, and then for what it does
+_SECONDS = 20.0  # for an answer of the manager, and then for what it does
 _SYSTEMD = "org.freedesktop.systemd1"
 _PATH = "/org/freedesktop/systemd1"
 _refused = threading.Event()  # once it has said no it is not asked again: each time costs a start
