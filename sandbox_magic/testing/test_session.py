@@ -202,7 +202,7 @@ def test_interrupt_from_another_thread(box: Sandbox) -> None:
     timer.join()
     assert result.interrupted
     assert result.stdout == ""
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 10
     assert box.run("echo $kept; kill -0 $(cat /tmp/pid) && echo job").stdout == "1\njob\n"
 
 

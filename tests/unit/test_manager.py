@@ -155,20 +155,20 @@ def test_unknown_name(manager: SandboxManager, verb: str) -> None:
 def test_close_all_is_parallel_and_survives_failures(manager: SandboxManager) -> None:
     boxes = [started(manager, f"box{number}") for number in range(8)]
     for box in boxes:
-        box.close_takes = 0.05
+        box.close_takes = 0.75
     boxes[0].close_raises = True
     began = time.monotonic()
     manager.close_all()
-    assert time.monotonic() - began < 0.3
+    assert time.monotonic() - began < 5
     assert [box.closed for box in boxes] == [1] * 8
     assert manager.names() == []
 
 
 def test_close_all_does_not_wait_for_a_dead_engine(manager: SandboxManager) -> None:
-    started(manager).close_takes = 5.0
+    started(manager).close_takes = 20.0
     began = time.monotonic()
     manager.close_all(timeout=0.05)
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < 10
 
 
 def test_close_all_without_new_threads(manager: SandboxManager, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,7 +71,7 @@ def test_waiting_ends_by_time_and_by_wake(pair) -> None:
     transport, _ = pair
     begun = time.monotonic()
     assert transport.receive(0.05) == []
-    assert 0.04 < time.monotonic() - begun < 1
+    assert 0.04 < time.monotonic() - begun < 5
     threading.Timer(0.1, transport.wake).start()
     assert transport.receive(10) == []
     assert time.monotonic() - begun < 5
@@ -86,7 +86,7 @@ def test_sending_never_blocks_and_everything_arrives(pair) -> None:
     begun = time.monotonic()
     transport.send(data)
     transport.send(b"end")
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 5
     assert transport.pending() > 0
     got = bytearray()
 
