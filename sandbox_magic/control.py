@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 
-from sandbox_magic.errors import SessionError
+from sandbox_magic.errors import SandboxError, SessionError
 from sandbox_magic.protocol import STDOUT
 from sandbox_magic.shell import script
 from sandbox_magic.transport import Transport
@@ -83,6 +83,23 @@ class ControlShell:
             return answer[: answer.index(fence)].decode(errors=errors)
         finally:
             self._lock.release()
+
+    def gone(self, *pids: int) -> bool:
+        """Whether all of these processes have ended; no if nobody can say."""
+        with contextlib.suppress(SandboxError):
+            return "gone" in self.call(" || ".join(f"[ -d /proc/{pid} ]" for pid in pids) + " || echo gone")
+        return False
+
+    def heard(self, pid: int) -> int | None:
+        """Return how many bytes a process has read so far; `None` if nobody can say."""
+        with contextlib.suppress(SandboxError, ValueError):
+            return int(self.call(f"heard {pid}"))
+        return None
+
+    def kill(self, pid: int) -> None:
+        """End a process by SIGKILL, if anybody answers."""
+        with contextlib.suppress(SandboxError):
+            self.call(f"kill -s KILL {pid}")
 
     def close(self) -> None:
         """Close it for good."""

@@ -1,4 +1,4 @@
-"""What a shell has left for its successor goes to the first shell of another session of the same sandbox."""
+"""What a shell leaves to its successor: how that is said, and how the first shell of another session gets it, too."""
 
 from __future__ import annotations
 
@@ -7,8 +7,25 @@ import shlex
 from sandbox_magic.control import ControlShell
 from sandbox_magic.errors import SessionError
 
+NOT_KEPT = "nothing restored: what a new shell needs was lost too"
+
+_EXPORTS = "the same directory and exports"
 _STATE_END = "\n__=restored\n"
 _STATE_TRIES = 100
+
+
+def kept(shell: str, *, restore: bool) -> str:
+    """Say what the successor of a shell will have.
+
+    Args:
+        shell: Its name or path.
+        restore: Whether there are checkpoints.
+    """
+    if not restore:
+        return f"{_EXPORTS} (lost: variables, functions, jobs)"
+    lists = shell.rpartition("/")[2] in {"bash", "zsh"}  # others cannot list their functions
+    more, less = (" and functions", "") if lists else ("", "functions, ")
+    return f"{_EXPORTS}, and the variables{more} of the last pause (lost: {less}jobs, traps, open files)"
 
 
 def bequeath(control: ControlShell, supervisor: int, heir: str) -> None:

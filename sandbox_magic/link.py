@@ -12,7 +12,7 @@ from sandbox_magic.control import ControlShell
 from sandbox_magic.engines.base import Machine
 from sandbox_magic.errors import ProtocolError, SandboxError
 from sandbox_magic.greeting import greet
-from sandbox_magic.inheritance import bequeath
+from sandbox_magic.inheritance import NOT_KEPT, bequeath, kept
 from sandbox_magic.late import LOST, Late
 from sandbox_magic.outlets import Outlet, Outlets
 from sandbox_magic.protocol import (
@@ -36,9 +36,6 @@ ENDED = "the shell ended with this cell; the next cell gets a new one, with "
 CUT = "the stream to the shell has ended, how far the cell came is not known; the next cell gets a new one, with "
 SANDBOX_ENDED = "the sandbox itself has ended during this cell; its files are lost"
 BETWEEN = "the shell had ended since the last cell; this is a new one, with "
-KEPT = "the same directory and exports (lost: variables, functions, jobs)"
-RESTORED = "the same directory and exports, and the variables{} of the last pause (lost: {}jobs, traps, open files)"
-NOT_KEPT = "nothing restored: what a new shell needs was lost too"
 
 
 class ShellLink:
@@ -189,23 +186,7 @@ class ShellLink:
 
     def orphaned(self) -> bool:
         """Whether shell and supervisor are gone, although something that they have left keeps a stream open."""
-        if self.protocol.severed:
-            return True
-        tests = f"[ -d /proc/{self.protocol.supervisor_pid} ] || [ -d /proc/{self.shell_pid} ]"
-        with contextlib.suppress(SandboxError):  # nobody can say
-            return "gone" in self.control.call(f"{tests} || echo gone")
-        return False
-
-    def heard(self) -> int | None:
-        """Return how many bytes the shell has read so far; `None` if nobody can say."""
-        with contextlib.suppress(SandboxError, ValueError):
-            return int(self.control.call(f"heard {self.shell_pid}"))
-        return None
-
-    def kill(self) -> None:
-        """End the shell."""
-        with contextlib.suppress(SandboxError):  # then there is still the ladder
-            self.control.call(f"kill -s KILL {self.shell_pid}")
+        return self.protocol.severed or self.control.gone(self.protocol.supervisor_pid, self.shell_pid)
 
     def dies(self, seconds: float) -> bool:
         """Wait for the end of a shell that was ordered to end, and take it; return whether it has come."""
@@ -330,10 +311,7 @@ class ShellLink:
 
     def kept(self) -> str:
         """Say what the next shell will have."""
-        if not self._restore:
-            return KEPT
-        lists = self.protocol.shell.rpartition("/")[2] in {"bash", "zsh"}  # others cannot list their functions
-        return RESTORED.format(" and functions", "") if lists else RESTORED.format("", "functions, ")
+        return kept(self.protocol.shell, restore=self._restore)
 
     @contextlib.contextmanager
     def _pause(self) -> Iterator[bool]:

@@ -300,10 +300,10 @@ class Session:
         """Send what makes a shell report, or end; a deaf one is ended. Nobody may be there at all."""
         if self._link.orphaned():
             self._take(Exited(), run)
-        elif run.listen(self._link.heard()):
+        elif run.listen(self._link.control.heard(self._link.shell_pid)):
             run.expected += self._link.recover(last=run.rescues == len(RESCUE_SECONDS) - 1)
         elif run.deaf:
-            self._link.kill()
+            self._link.control.kill(self._link.shell_pid)
 
     def _climb(self, run: Run, *, now: bool) -> None:
         self._pump(run, 0)  # it may have ended by now
