@@ -117,6 +117,7 @@ class ShellLink:
             raise
         self._transport, self.protocol = transport, protocol
         self._outlets.begin(transport, protocol.supervisor_pid)
+        self.control.open_in_background()  # before the first cell, which may use up all processes
 
     def restart(self) -> None:
         """Ask the supervisor for a new shell; it answers while the next cell is already on its way."""
@@ -232,7 +233,6 @@ class ShellLink:
 
     def _initialized(self, event: Initialized) -> None:
         self.shell_pid = event.shell_pid
-        self.control.open_in_background()  # not before: it would take time from this shell's start
         if self._restoring and not event.restored:
             self.notes.append(f"the new shell has {NOT_KEPT}")
         elif self._restoring and self._saved and not event.full:
