@@ -59,7 +59,7 @@ class World:
 
     def start(self, options: str = "") -> str:
         """Start the default sandbox of the kernel; return its id."""
-        self.kernel.ok(f"{self.line} {options}\nkept=yes", timeout=2 * PATIENCE)  # the first of an engine of its own
+        self.kernel.ok(f"{self.line} {options}\nkept=yes", timeout=4 * PATIENCE)  # a new Podman asks dpkg
         self.pid = self.kernel.pid
         ident = self.kernel.value("__import__('sandbox_magic.manager').manager.current_manager().find()._machine.id")
         self.idents.add(ident.strip("'"))
