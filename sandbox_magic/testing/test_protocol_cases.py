@@ -37,8 +37,8 @@ def check(expect: dict[str, Any], result: Result) -> None:
         assert result.stdout_bytes == base64.b64decode(expect["stdout_b64"])
     if "stdout_len" in expect:
         assert len(result.stdout_bytes) == expect["stdout_len"]
-    if "max_seconds" in expect:
-        assert result.duration <= expect["max_seconds"]
+    if "max_seconds" in expect:  # on a quiet machine; another process of tests may work at the same time
+        assert result.duration <= 3 * expect["max_seconds"]
     if expect.get("timed_out"):
         assert result.timed_out
     if expect.get("shell_died"):
