@@ -8,17 +8,21 @@ ulimit -n 4096
 ulimit -S -n 1024
 [ -z "$1" ] || ulimit -u "$1" 2>/dev/null || ulimit -p "$1" 2>/dev/null || exit 70
 
+begin() {
+  ( (
+    cd /.sandbox/d || exit
+    exec 3>&1 <"$name.in" >"$name.out" 2>"$name.err" || exit
+    . "./$name.sh" || exit           # sets the arguments and the folder
+    echo "$name open" >&3
+    cd -- "$folder" 2>/dev/null || cd /
+    (exec 3>&-; exec env --default-signal=INT --default-signal=QUIT -i "$@")
+    echo "$name $?" >&3
+  ) & )
+}
+
 serve() {
   while IFS= read -r name; do
-    ( (
-      cd /.sandbox/d || exit
-      exec 3>&1 <"$name.in" >"$name.out" 2>"$name.err" || exit
-      . "./$name.sh" || exit           # sets the arguments and the folder
-      echo "$name open" >&3
-      cd -- "$folder" 2>/dev/null || cd /
-      (exec 3>&-; exec env --default-signal=INT --default-signal=QUIT -i "$@")
-      echo "$name $?" >&3
-    ) & )
+    command eval begin               # `command eval`: else dash ends where no process can be made; we are asked again
   done
   exit 0
 }
@@ -28,5 +32,5 @@ echo sandbox ready
 while :; do
   serve <&4 4<&- &
   wait $!
-  [ $? -gt 128 ] || exit
+  [ $? -ne 0 ] || exit
 done
