@@ -27,6 +27,8 @@ MOST = 32  # outlets of one session
 _BEHIND = re.compile(r"(?<![&<>|])&(?![&>])")  # starts something that goes on by itself
 _OPEN_SECONDS = 15.0  # for a holder
 _LOOK_SECONDS = 5.0  # for the control shell to look who holds what
+_WAIT_SECONDS = 8.0  # of a cell, for both
+_RESIGNED_SECONDS = 30.0  # in which no cell waits again
 _TITLE = 200  # characters
 # Its name keeps it from being taken for a process of a cell; see shell/control.sh. It ends with its stdin, or a line.
 _HOLDER = ["sh", "-c", 'IFS= read -r token && echo "$token $$" && IFS= read -r line', "sandbox-keeper-outlet"]
@@ -81,6 +83,7 @@ class Outlets:
         self._lefts = 0  # how often a cell has left something
         self._all: dict[int, Outlet] = {}
         self._looking: Future[_Sight] | None = None
+        self._resigned = 0.0  # until then
 
     def begin(self, transport: Transport, supervisor: int) -> None:
         """Take the streams of a new supervisor, the only ones there are."""
@@ -221,19 +224,31 @@ class Outlets:
         """
         while True:
             self.look(shell)
-            looking = self._looking
-            assert looking is not None
-            try:
-                sight = looking.result(_LOOK_SECONDS + _OPEN_SECONDS)
-            except TimeoutError:
-                raise SessionError("no other place for the output of cells was made in time") from None
-            finally:
-                if looking.done():
-                    self._looking = None
+            sight = self._sight()
             if sight.fresh is not None:
                 self._all[sight.fresh.number] = sight.fresh
             if (sight.current, sight.lefts) == (self.current.number, self._lefts):  # else there was a cell since
                 return self._chosen(sight)
+
+    def _sight(self) -> _Sight:
+        """Wait for what is found, unless that was in vain a moment ago: processes may be short for long."""
+        looking = self._looking
+        assert looking is not None
+        try:
+            return looking.result(_WAIT_SECONDS if time.monotonic() > self._resigned else 0)
+        except TimeoutError:
+            self._resign()
+            raise SessionError("no other place for the output of cells was made in time") from None
+        except BaseException:
+            self._resign()
+            raise
+        finally:
+            if looking.done():
+                self._looking = None
+
+    def _resign(self) -> None:
+        if time.monotonic() > self._resigned:
+            self._resigned = time.monotonic() + _RESIGNED_SECONDS
 
     def _chosen(self, sight: _Sight) -> Outlet:
         """Return the supervisor's outlet if it is free, else the present one, else another one."""

@@ -17,7 +17,7 @@ from enum import Enum, auto
 from sandbox_magic.errors import InvalidOptions, ProtocolError
 from sandbox_magic.fences import FENCE_MAX, RS, TOKEN, Stream
 from sandbox_magic.shell.caution import Caution
-from sandbox_magic.shell.lines import Lines, octal
+from sandbox_magic.shell.lines import Lines
 
 STDOUT, STDERR = "stdout", "stderr"
 STREAMS = (STDOUT, STDERR)
@@ -213,13 +213,12 @@ class ShellProtocol:
         """Return the bytes that save what a new shell shall have beside exports; nothing answers them."""
         return self._lines.save if self._lines is not None and self.state is State.IDLE else b""
 
-    def send(self, code: str, *, stdin: bytes | None = None, source: str = "", soon: bool = False) -> bytes:
+    def send(self, code: str, *, source: str = "", soon: bool = False) -> bytes:
         """Return the bytes that run a cell.
 
         Args:
             code: The cell, any text without NUL.
-            stdin: What the cell reads from its standard input; end of file at once if `None`.
-            source: A path inside that its standard input is opened from, instead.
+            source: A path inside that its standard input is opened from; end of file at once if empty.
             soon: It comes right after the last one and all that came since then was received: if there are no jobs in
                 the background, nobody can print before it, and it has no begin fences.
 
@@ -242,8 +241,7 @@ class ShellProtocol:
             text = b"\\%s unset __;__=' ';" % lines.word + text
         status = self.last_exit_code if "e" not in self._flags else 0  # with -e it would end the shell
         self._token = self._fresh_token()
-        head = b"" if stdin is None else lines.input.replace(b"@INPUT@", octal(stdin))
-        reads = (source or "/dev/null").encode() if stdin is None else lines.stdin
+        reads = (source or "/dev/null").encode()
         caution = self._caution
         caution.look(text)
         # The other end of a source must know when it was opened.
@@ -253,7 +251,7 @@ class ShellProtocol:
             outlet.inside = not fenced
         self._ended.clear()
         around = {"fenced": fenced, "wary": caution.wary, "keep": caution.keeps}
-        return head + lines.cell(self._token, status, text, reads, **around)
+        return lines.cell(self._token, status, text, reads, **around)
 
     def _fresh_token(self) -> bytes:
         """Return random digits that were never used; drawn for many cells at once, for each draw is a system call."""

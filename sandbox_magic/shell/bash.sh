@@ -53,10 +53,6 @@ exec >@FD@/1 2>@FD@/4;
 { \builtin shopt -p; \builtin umask -p; \builtin declare -p; \builtin printf '\\unset -f declare\n'; \builtin declare -f;
   \builtin set +o; \builtin alias -p; \builtin printf '__=full\n'; } 2>/dev/null >|@FD@/../cwd/checkpoint
 
-# stdin of the next cell, staged before it.
-#: input
-{ \builtin printf %b '@INPUT@' >|@FD@/8 || __='125 \builtin echo "sandbox: no room for the stdin of the cell" >&2'; } >/dev/null 2>&1
-
 # Begin fences, which a cell has that does not come right after one that has left no jobs (see ShellProtocol.send). They
 # also say that its stdin is open.
 #: begin

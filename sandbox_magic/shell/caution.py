@@ -10,20 +10,7 @@ import re
 from dataclasses import dataclass
 
 # Words without which no cell can change the shell itself: open files, traps, options, builtins, aliases, functions.
-_SPOILERS = (
-    b"exec",
-    b"trap",
-    b"set",
-    b"shopt",
-    b"alias",
-    b"ALIAS",
-    b"enable",
-    b"eval",
-    b"source",
-    b". ",
-    b"()",
-    b"func",
-)
+_SPOILERS = re.compile(rb"exec|trap|set|shopt|alias|ALIAS|enable|eval|source|\. |\(\)|func|kill")
 # Words without quotes or expansions, of which none assigns or changes directory: exports and directory stay.
 _HARMLESS = re.compile(rb"[\w\s./:,@%+|;&<>#~-]*\Z")
 _CHANGERS = re.compile(
@@ -51,5 +38,5 @@ class Caution:
     def look(self, text: bytes) -> None:
         """Take the next cell."""
         self.perilous = self.perilous or b"kill" in text
-        self.wary = self.wary or self.perilous or any(word in text for word in _SPOILERS)
+        self.wary = self.wary or bool(_SPOILERS.search(text))
         self.keeps = self.wary or not self.saved or not _HARMLESS.match(text) or bool(_CHANGERS.search(text))

@@ -62,7 +62,6 @@ class Lines:
 
         self.init = fill("init").replace(b"@TOKEN@", token)
         self.save = fill("save")
-        self.input = fill("input")
         helpers = {title.upper(): quote(filled(_helper(name, title))) for title in ("report", "eval")}
         self._turn = fill("turn").replace(b"@TOKEN@", token)
         for title, text in helpers.items():
@@ -71,7 +70,6 @@ class Lines:
         self._run = fill("run") + fill("again")
         self._forms: dict[tuple[bool, bool, bool, bool], bytes] = {}
         self.recover, self.last = fill("recover" if "recover" in parts else "again"), fill("last")
-        self.stdin = f"/proc/{pid}/fd/8".encode()
         self.word = b"command" if name == "posix.sh" else b"builtin"  # see the files
         # Options that would show our lines or export $__: lifted between cells, set again inside.
         self.lifted = "axv" if name == "zsh.sh" else "axvH"

@@ -36,9 +36,6 @@ exec >@FD@/1 2>@FD@/4;
   \command printf 'while IFS= \\command read -r __; do \\command eval "\\command alias $__"; done <<\\__\n'; \command alias;
   \command printf '__\n'; \command set +o; \command printf '__=full\n'; } 2>/dev/null >|@FD@/../cwd/checkpoint
 
-#: input
-{ \command printf %b '@INPUT@' >|@FD@/8 || __='125 \command echo "sandbox: no room for the stdin of the cell" >&2'; } >/dev/null 2>&1
-
 #: turn
 \unset -f command; for __ in 1 2 3 4 5 6 7 8 9; do if \command test "/proc/$$/fd/$__" -ef @WAS_OUT@; then \command eval "\command exec $__>@FD@/1";
   elif \command test "/proc/$$/fd/$__" -ef @WAS_ERR@; then \command eval "\command exec $__>@FD@/4"; fi; done;

@@ -42,9 +42,6 @@ exec >@FD@/1 2>@FD@/4;
   builtin typeset -p -- ${${(@k)parameters[(R)^*(special|readonly|hide)*]}:#(__|argv|<->)} IFS PS4 PATH CDPATH FPATH; builtin functions';
   \builtin set +o; \builtin hash -dL; \builtin alias -L; \builtin alias -sL; \builtin printf '__=full\n'; } 2>/dev/null >|@FD@/../cwd/checkpoint
 
-#: input
-{ \builtin printf %b '@INPUT@' >|@FD@/8 || __='125 \builtin echo "sandbox: no room for the stdin of the cell" >&2'; } >/dev/null 2>&1
-
 #: turn
 for __ in 1 2 3 4 5 6 7 8 9; do if [[ /proc/$$/fd/$__ -ef @WAS_OUT@ ]]; then \builtin eval "exec $__>|@FD@/1";
   elif [[ /proc/$$/fd/$__ -ef @WAS_ERR@ ]]; then \builtin eval "exec $__>|@FD@/4"; fi; done;

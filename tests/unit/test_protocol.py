@@ -23,9 +23,8 @@ from sandbox_magic.protocol import (
     ShellProtocol,
     Started,
     State,
-    octal,
 )
-from sandbox_magic.shell.lines import start_argv
+from sandbox_magic.shell.lines import octal, start_argv
 from sandbox_magic.testing import protocol_cases
 
 CASES = protocol_cases()
