@@ -24,12 +24,12 @@ case $__ in *\ *) { \builtin printf '\036@PREFIX@%s end %s\n' "${__##* }" "${__%
 \builtin printf -v __ %s ''; PS0= PS1= PS2= PROMPT_COMMAND=
 
 # The cell with $? as the last cell left it and its ERR and DEBUG traps, which are back only inside: so they see the cell
-# and not this file. `&& :` keeps set -e and the ERR trap away from the code that is put back into $?; after a DEBUG trap
-# nothing can put it back unseen. (In posix mode `trap -p` also names what is not set.)
+# and not this file. `&& :` keeps set -e and the ERR trap away from the code that is put back into $?. Behind the traps a
+# subshell does that: DEBUG does not see it, except under `set -T`. (In posix mode `trap -p` also names what is not set.)
 #: eval
 if [[ -s @FD@/9 ]]; then
-  if [[ $__ = 0\ * || $(<@FD@/9) = *\'\ DEBUG ]]; then \builtin eval "\builtin . @FD@/9;${__#* }";
-  else \builtin eval "\builtin . @FD@/9;\builtin . @FD@/6 && \builtin :;${__#* }"; fi;
+  if [[ $__ = 0\ * || $- = *T* ]]; then \builtin eval "\builtin . @FD@/9;${__#* }";
+  else \builtin eval "\builtin . @FD@/9;(\builtin exit ${__%% *}) && \builtin :;${__#* }"; fi;
 else [[ $__ = 0\ * ]] || \builtin . @FD@/6 && \builtin :; \builtin eval "${__#* }"; fi
 
 # For `eval` the code that $? shall be; sent instead of it in the usual case, where that is 0 and no traps can be kept.
