@@ -68,7 +68,8 @@ while :; do
                                               # for a plain command. Its greeting goes to /dev/null.
   code=$?
   read -r _ out err <"/proc/$$/fd/3"            # where the shell has printed: behind that, or else here
-  { printf '\036%s dead %s\n' "$token" "$code" >"$out" && printf '\036%s dead\n' "$token" >"$err"; } || {
+  # <>: where nobody reads any more, a pipe that is opened only to write would make this wait for ever.
+  { printf '\036%s dead %s\n' "$token" "$code" 1<>"$out" && printf '\036%s dead\n' "$token" 1<>"$err"; } || {
     printf '\036%s dead %s\n' "$token" "$code"
     printf '\036%s dead\n' "$token" >&4
   }
