@@ -13,6 +13,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sandbox_magic.engines import limits, pull, sdk, seccomp
@@ -368,6 +369,8 @@ class DockerEngine(Engine):
 
 def _attach(api: Any, ident: str) -> Any:
     """Return the stream to the keeper."""
-    keeper = sdk.call(api.attach_socket, ident, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
+    patient = sdk.with_patience(api, api.timeout)
+    patient.post = partial(patient.post, timeout=api.timeout)  # the SDK would wait for ever here
+    keeper = sdk.call(patient.attach_socket, ident, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
     close_in_child(sdk.keep_alive(sdk.raw(keeper)))
     return keeper

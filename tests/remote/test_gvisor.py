@@ -75,7 +75,9 @@ def test_the_doctor_is_not_deceived_by_what_a_runtime_seems_to_keep(gvisor: str)
 
 
 def test_an_unknown_runtime_is_refused(gvisor: str) -> None:
-    with pytest.raises(InvalidOptions, match=r"'nope' is not registered with this engine, which has: careless, .*runc"):
+    with pytest.raises(
+        InvalidOptions, match=r"'nope' is not registered with this engine, which has: .*careless, .*runc"
+    ):
         Sandbox(IMAGE, docker_host=gvisor, runtime="nope").start()
 
 
