@@ -47,6 +47,7 @@ class Feed:
         self._transport = machine.open(["sh", "-c", _HELPER])
         self._control = control
         self._closed = False
+        self._closing, self._io = threading.Lock(), threading.Lock()
         self._store = _Store()
         self.begun = threading.Event()  # set when the cell has opened the stream: only then may it end
         self.notes: list[str] = []
@@ -73,9 +74,13 @@ class Feed:
 
     def send(self, data: bytes) -> bool:
         """Send bytes, waiting until they are on their way; return whether anybody can still read them."""
-        with contextlib.suppress(OSError, ValueError, KeyError):  # closed meanwhile
-            self._transport.send(data)
-            while self._transport.pending() and not self._closed:
+        with self._io:  # not once it is closed: its descriptors may be another one's by then
+            if not self._closed:
+                self._transport.send(data)
+        while not self._closed:
+            with self._io:
+                if self._closed or not self._transport.pending():
+                    break
                 if any(not piece for _, piece in self._transport.receive(1.0)):
                     return False
         return not self._closed
@@ -107,9 +112,13 @@ class Feed:
 
     def close(self) -> None:
         """End the input; again is allowed."""
-        if not self._closed:
+        with self._closing:
+            if self._closed:
+                return
             self._closed = True
-            self._store.give_up()
+        self._store.give_up()
+        self._transport.wake()
+        with self._io:  # whoever sends is through with its descriptors
             self._transport.close()
 
     def __enter__(self) -> Feed:

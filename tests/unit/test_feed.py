@@ -1,11 +1,11 @@
-"""The store between who makes stdin and who sends it: whole, in order, joined, bounded."""
+"""The store between who makes stdin and who sends it: whole, in order, joined, bounded; and the end of a stream."""
 
 from __future__ import annotations
 
 import threading
 import time
 
-from sandbox_magic.feed import _AHEAD, _Store
+from sandbox_magic.feed import _AHEAD, Feed, _Store
 
 SECONDS = 30
 
@@ -59,3 +59,59 @@ def test_who_makes_it_waits_while_nobody_takes_and_goes_on_when_nobody_will() ->
     store.give_up()
     thread.join(SECONDS)
     assert done
+
+
+class Slow:
+    """A stream whose other end takes nothing; it notes if it is used while or after it is closed."""
+
+    def __init__(self) -> None:
+        self.misused = self.closed = False
+        self.used, self.woken = threading.Event(), threading.Event()
+
+    def send(self, data: bytes) -> None:
+        self.misused |= self.closed or not data
+
+    def pending(self) -> int:
+        return 1
+
+    def receive(self, timeout: float) -> list[tuple[str, bytes]]:
+        self.misused |= self.closed
+        self.used.set()
+        self.woken.wait(timeout)
+        self.misused |= self.closed
+        return []
+
+    def wake(self) -> None:
+        self.woken.set()
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Given:
+    """What starts the helper."""
+
+    def __init__(self, transport: Slow) -> None:
+        self.transport = transport
+
+    def open(self, _: list[str]) -> Slow:
+        return self.transport
+
+
+class Begun(Feed):
+    def _begin(self) -> int:
+        return 1
+
+
+def test_a_stream_is_not_closed_while_another_thread_uses_it() -> None:
+    """Its descriptors would be those of another file by then, which would get what was meant for the cell."""
+    slow = Slow()
+    feed = Begun(Given(slow), None)  # type: ignore[arg-type] # all that is needed of them
+    sender = threading.Thread(target=lambda: feed.send(b"x" * 100), daemon=True)
+    sender.start()
+    assert slow.used.wait(SECONDS)
+    feed.close()
+    sender.join(SECONDS)
+    assert (slow.closed, slow.misused, sender.is_alive()) == (True, False, False)
+    assert not feed.send(b"more")
+    assert not slow.misused
