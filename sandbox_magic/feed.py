@@ -18,8 +18,8 @@ from typing import Any
 from sandbox_magic.control import ControlShell
 from sandbox_magic.engines.base import Machine
 from sandbox_magic.errors import SandboxError, SessionError
-from sandbox_magic.protocol import STDOUT
 from sandbox_magic.shell.lines import octal
+from sandbox_magic.transport import first_line
 
 _HELPER = """IFS= read -r name
 for folder in /tmp /dev/shm /run "$PWD"; do
@@ -60,17 +60,11 @@ class Feed:
 
     def _begin(self) -> int:
         self._transport.send(secrets.token_hex(8).encode() + b"\n")
-        said = b""
-        deadline = time.monotonic() + _OPEN_SECONDS
-        while not said.endswith(b"\n") and (left := deadline - time.monotonic()) > 0:
-            for stream, data in self._transport.receive(left):
-                said += data if stream == STDOUT else b""
-                if not data:
-                    deadline = 0
-        if not said.strip().isdigit():
+        pid, _ = first_line(self._transport, _OPEN_SECONDS)
+        if not pid.isdigit():
             self.close()
             raise SessionError("the cell was not run: the stream for its stdin cannot be made inside")
-        return int(said)
+        return int(pid)
 
     def send(self, data: bytes) -> bool:
         """Send bytes, waiting until they are on their way; return whether anybody can still read them."""

@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from sandbox_magic.control import ControlShell
 from sandbox_magic.engines.base import Machine
 from sandbox_magic.errors import SandboxError, SessionError
-from sandbox_magic.protocol import STDOUT, STREAMS
-from sandbox_magic.transport import Chunk, Transport
+from sandbox_magic.protocol import STREAMS
+from sandbox_magic.transport import Chunk, Transport, first_line
 
 MOST = 32  # outlets of one session
 
@@ -200,14 +200,12 @@ class Outlets:
     def _open(self) -> Outlet:
         transport = self._machine.open(_HOLDER)
         try:
-            token, said, end = secrets.token_hex(8), b"", time.monotonic() + _OPEN_SECONDS
+            token = secrets.token_hex(8)
             transport.send(f"{token}\n".encode())
-            while not said.endswith(b"\n"):
-                chunks = transport.receive(max(0.0, end - time.monotonic()))
-                said += b"".join(data for stream, data in chunks if stream == STDOUT)
-                if (STDOUT, b"") in chunks or time.monotonic() > end:
-                    raise SessionError("no other place for the output of cells could be made in the sandbox")
-            first, _, pid = said.decode(errors="replace").strip().partition(" ")
+            line, _ = first_line(transport, _OPEN_SECONDS)
+            if not line:
+                raise SessionError("no other place for the output of cells could be made in the sandbox")
+            first, _, pid = line.decode(errors="replace").partition(" ")
             if first != token or not pid.isdigit():
                 raise SessionError("what was to hold the output of cells has said something else")
         except BaseException:
@@ -234,21 +232,18 @@ class Outlets:
         """Wait for what is found, unless that was in vain a moment ago: processes may be short for long."""
         looking = self._looking
         assert looking is not None
+        patient = time.monotonic() > self._resigned
         try:
-            return looking.result(_WAIT_SECONDS if time.monotonic() > self._resigned else 0)
-        except TimeoutError:
-            self._resign()
-            raise SessionError("no other place for the output of cells was made in time") from None
-        except BaseException:
-            self._resign()
+            return looking.result(_WAIT_SECONDS if patient else 0)
+        except BaseException as error:
+            if patient:
+                self._resigned = time.monotonic() + _RESIGNED_SECONDS
+            if isinstance(error, TimeoutError):
+                raise SessionError("no other place for the output of cells was made in time") from None
             raise
         finally:
             if looking.done():
                 self._looking = None
-
-    def _resign(self) -> None:
-        if time.monotonic() > self._resigned:
-            self._resigned = time.monotonic() + _RESIGNED_SECONDS
 
     def _chosen(self, sight: _Sight) -> Outlet:
         """Return the supervisor's outlet if it is free, else the present one, else another one."""

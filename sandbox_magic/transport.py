@@ -30,6 +30,7 @@ _READ = 1 << 16  # a small buffer is not allocated anew from the system for each
 _READ_MUCH = 1 << 20  # for a stream that fills the small one
 _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
+_LINE_MAX = 500  # bytes; see `first_line`
 _REST_SECONDS = 0.05  # between the last use of a transport and its being watched
 
 Chunk = tuple[str, bytes]  # stream and bytes; no bytes: the stream has ended
@@ -61,6 +62,19 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """Close the stream; again is allowed."""
+
+
+def first_line(transport: Transport, seconds: float) -> tuple[bytes, bytes]:
+    """Return the first line that a process prints, as far as it comes in so many seconds, and what came behind it."""
+    said, ended = b"", False
+    deadline = time.monotonic() + seconds
+    while b"\n" not in said and len(said) < _LINE_MAX and not ended and (left := deadline - time.monotonic()) > 0:
+        for stream, data in transport.receive(left):
+            if stream == STDOUT:
+                said += data
+                ended = ended or not data
+    line, _, rest = said.partition(b"\n")
+    return line, rest
 
 
 _inherited: weakref.WeakSet[socket.socket] = weakref.WeakSet()

@@ -13,7 +13,6 @@ import selectors
 import socket
 import struct
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
@@ -24,13 +23,12 @@ from sandbox_magic.egress.inside import DATA, END, GONE, HEAD, MOST, OPEN, PIECE
 from sandbox_magic.engines.base import Machine
 from sandbox_magic.errors import EngineError, InvalidOptions
 from sandbox_magic.protocol import STDOUT
-from sandbox_magic.transport import Transport, close_in_child
+from sandbox_magic.transport import Transport, close_in_child, first_line
 
 PORT = 13128  # below those that a system gives away by itself
 _SERVED = 2 * MOST  # more than are open: the proxy may still wait for an answer that nobody wants any more
 _QUEUED_MAX = 2 * MOST * WINDOW  # bytes; more than an honest program ever leaves unread
 _OPEN_SECONDS = 20.0
-_FIRST_MAX = 500  # bytes of its first line
 
 _CHOOSE = """read -r go
 perl -e 'use Socket' 2>/dev/null && exec perl -e "$1" "$3"
@@ -277,7 +275,7 @@ def _opened(machine: Machine) -> tuple[Transport, bytes]:
     transport = machine.open(argv, user=machine.aside)
     try:
         transport.send(b"go\n")
-        line, rest = _first_line(transport)
+        line, rest = first_line(transport, _OPEN_SECONDS)
         if line == b"ready":
             return transport, rest
         if line in _REFUSALS:
@@ -287,15 +285,3 @@ def _opened(machine: Machine) -> tuple[Transport, bytes]:
     except BaseException:
         transport.close()
         raise
-
-
-def _first_line(transport: Transport) -> tuple[bytes, bytes]:
-    said, ended = b"", False
-    deadline = time.monotonic() + _OPEN_SECONDS
-    while b"\n" not in said and len(said) < _FIRST_MAX and not ended and (left := deadline - time.monotonic()) > 0:
-        for stream, data in transport.receive(left):
-            if stream == STDOUT:
-                said += data
-                ended = ended or not data
-    line, _, rest = said.partition(b"\n")
-    return line, rest
