@@ -74,7 +74,7 @@ class ShellLink:
         self._restoring = False
         self._watched: list[int] = []
         self._restore, self._narrow = restore, narrow
-        self._saved = self._inherits = False  # whether there is a checkpoint; or one may come from another session
+        self._saved = self._inherits = False  # whether there is a checkpoint; whether another session may have left one
         self._changed = False  # since then
         self.rested = 0.0
         self._soon = False  # whether the next one comes right after it
@@ -106,7 +106,7 @@ class ShellLink:
         transport = self.machine.open(start_argv(self._name, self._shell), env=self._env)
         if self._orphaned:
             self.cut_off()
-        protocol = ShellProtocol(inherits=self._inherits)
+        protocol = ShellProtocol(inherits=self._saved or self._inherits)
         transport.send(protocol.boot())
         try:
             greet(transport, protocol)
@@ -337,7 +337,7 @@ class ShellLink:
         line = self.protocol.checkpoint()
         if line and self._transport is not None:
             self._transport.send(line)
-            self._saved, self._inherits, self._changed = True, True, False
+            self._saved, self._changed = True, False
 
     def lost_between(self) -> None:
         """Note that the shell has ended while no cell ran."""
@@ -346,12 +346,9 @@ class ShellLink:
 
     def between(self, event: Event) -> None:
         """Take an event that comes while no cell runs: only the end of the shell means anything then."""
-        if isinstance(event, Died):
+        if isinstance(event, Died | Exited):
             self.lost_between()
-            self.restart()
-        elif isinstance(event, Exited):
-            self.lost_between()
-            self._part()
+            self.restart() if isinstance(event, Died) else self._part()
 
     def _part(self) -> None:
         """Give the stream up without waiting for its other end: the watcher has more to do."""
@@ -370,9 +367,18 @@ class ShellLink:
                 self._watched.append(outlet.transport.fileno())
                 watcher().add(self._watched[-1], self._drain, *rest)
 
+    @contextlib.contextmanager
+    def unwatched(self) -> Iterator[None]:
+        """Keep the watcher away from the stream, and let it read again at the end, if there is a stream then."""
+        with self.io:
+            self.watch(False)
+            try:
+                yield
+            finally:
+                self.watch(True)
+
     def resume(self) -> None:
-        """Stop the watcher, and take what has come since the last cell if the next one comes right after it."""
-        self.watch(False)
+        """Take what has come since the last cell if the next one comes right after it."""
         self._soon = self._transport is not None and time.monotonic() - self.rested < _SOON_SECONDS
         if self._soon:
             for event in self.receive(0):

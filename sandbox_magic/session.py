@@ -82,9 +82,8 @@ class Session:
         Raises:
             StartTimeout, ShellExited: It did not answer in 30 s; it ended at once.
         """
-        with self._link.io:
+        with self._link.unwatched():
             self._link.ensure()
-            self._link.watch(True)
 
     def run(  # noqa: PLR0913 # each is a wish of its own, and most are left out
         self,
@@ -125,32 +124,34 @@ class Session:
         try:
             if self._closed:
                 raise SessionClosed("this session is closed")
-            with deferred_interrupts(self._signalled), self._link.io:
+            with deferred_interrupts(self._signalled), self._link.unwatched():
                 self._link.resume()
                 self._requests = 0
                 if env or cwd:
                     self._prepare(env or {}, cwd)
                 run = self._new(code, capture=capture or Capture(), on_output=on_output, tick=tick)
-
-                if tty:
-                    self._link.ensure()
-                beside = self._link.machine, self.control
-                reading = Reading(run, given, *beside, lambda: self._cell(run) if run.begun else ())
-                try:
-                    with reading.begin(self.shell if tty else ""):
-                        self._execute(run, timeout)
-                    run.notes += [] if run.shell_ended else diverted(code, self._link, self._aside)
-                finally:
-                    if run.sent_at:
-                        self.last = result = run.result(self._link.notes)
-                        self._link.notes = []
-                    self._link.watch(not self._closed)
+                result = self._attend(run, given, timeout, tty=tty)
         finally:
             self._busy.release()
         if run.error is not None:
             raise run.error
         if run.timed_out and timeout is not None:
             raise CommandTimeout(result, timeout)
+        return result
+
+    def _attend(self, run: Run, given: Input, timeout: float | None, *, tty: bool) -> Result:
+        """Run a cell with what it reads, and keep what it did, also if that ends in an error."""
+        if tty:
+            self._link.ensure()
+        reading = Reading(run, given, self._link.machine, self.control, lambda: self._cell(run) if run.begun else ())
+        try:
+            with reading.begin(self.shell if tty else ""):
+                self._execute(run, timeout)
+            run.notes += [] if run.shell_ended else diverted(run.code, self._link, self._aside)
+        finally:
+            if run.sent_at:
+                self.last = result = run.result(self._link.notes)
+                self._link.notes = []
         return result
 
     def interrupt(self) -> None:
@@ -161,11 +162,8 @@ class Session:
 
     def ask(self, code: str) -> str:
         """Run code of ours between cells, which must leave nothing behind, and return what it printed."""
-        with self._link.io:
-            self._link.watch(False)
-            said = self._aside(code).capture.output()
-            self._link.watch(not self._closed)
-        return said.decode(errors="replace")
+        with self._link.unwatched():
+            return self._aside(code).capture.output().decode(errors="replace")
 
     def bequeath(self, heir: Session) -> None:
         """Let another session's first shell begin as this one stands; while a cell runs, as it last rested."""
@@ -173,19 +171,17 @@ class Session:
             self._link.bequeath(heir._link)
             return
         try:
-            with self._link.io:
-                self._link.watch(False)
+            with self._link.unwatched():
                 self._link.ensure()
                 self._link.save()
                 self._aside(":")  # once this has begun, all is written
                 self._link.bequeath(heir._link)
-                self._link.watch(not self._closed)
         finally:
             self._busy.release()
 
     def prepare(self, env: Mapping[str, str], cwd: str | None) -> None:
         """Export and change directory before the first run; `InvalidOptions` if that cannot be."""
-        with self._link.io:
+        with self._link.unwatched():
             self._prepare(env, cwd)
 
     def forget(self) -> None:
@@ -221,7 +217,6 @@ class Session:
         run = self._aside(preparation(env, cwd))
         if run.exit_code != 0:
             said = run.capture.output().decode(errors="replace").strip()[-300:]
-            self._link.watch(not self._closed)
             raise InvalidOptions(f"the cell was not run, its env or cwd cannot be set: {said}")
 
     def _aside(self, code: str) -> Run:
