@@ -190,10 +190,8 @@ class ShellProtocol:
         """
         if self.state is not State.IDLE or self._lines is None:
             raise ProtocolError(f"the output cannot be turned while the shell is {self.state.name.lower()}")
-        was, self._lines = (
-            self._lines,
-            Lines(self.shell, self.supervisor_pid, self._prefix, _SUPERVISOR, holder if outlet else 0),
-        )
+        was = self._lines
+        self._lines = Lines(self.shell, self.supervisor_pid, self._prefix, _SUPERVISOR, holder if outlet else 0)
         self._turn(outlet)
         self._quiet = self.turned = False
         return self._lines.turn(was)

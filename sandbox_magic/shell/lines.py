@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from sandbox_magic.shell import script, sections
 
 
@@ -36,6 +39,13 @@ def _helper(kind: str, title: str) -> str:
     return ("# @FD@/1 @FD@/4\n" if title == "report" else "") + sections(kind)[title]
 
 
+def _turn(name: str, filled: Callable[[str], bytes], line: bytes) -> bytes:
+    """Return the line that makes a shell print elsewhere, with the texts of its helper files for there."""
+    for title in ("report", "eval"):
+        line = line.replace(b"@%b@" % title.upper().encode(), quote(filled(_helper(name, title))))
+    return line
+
+
 # Parts of the lines of a cell, and when they are wanted.
 _FENCED, _WARY, _KEEP = ("begin", "begun"), ("rare", "wary", "out", "null"), ("keep", "mark")
 
@@ -62,10 +72,7 @@ class Lines:
 
         self.init = fill("init").replace(b"@TOKEN@", token)
         self.save = fill("save")
-        helpers = {title.upper(): quote(filled(_helper(name, title))) for title in ("report", "eval")}
-        self._turn = fill("turn").replace(b"@TOKEN@", token)
-        for title, text in helpers.items():
-            self._turn = self._turn.replace(b"@%b@" % title.encode(), text)
+        self._turn = partial(_turn, name, filled, fill("turn").replace(b"@TOKEN@", token))
         self._parts = {name: fill(name)[:-1] if name in parts else b"" for name in _FENCED + _WARY + _KEEP}
         self._run = fill("run") + fill("again")
         self._forms: dict[tuple[bool, bool, bool, bool], bytes] = {}
@@ -77,9 +84,9 @@ class Lines:
     def turn(self, was: Lines) -> bytes:
         """Return the line that makes a shell that stands at `was` print here."""
         out, err = (place.encode() for place in was.places)
-        return self._turn.replace(b"@WAS_OUT@", out).replace(b"@WAS_ERR@", err)
+        return self._turn().replace(b"@WAS_OUT@", out).replace(b"@WAS_ERR@", err)
 
-    def cell(  # all that makes it
+    def cell(
         self, token: bytes, code: int, text: bytes, stdin: bytes, *, fenced: bool, wary: bool, keep: bool
     ) -> bytes:
         """Return the lines of one cell.
