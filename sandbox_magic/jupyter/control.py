@@ -16,9 +16,7 @@ from sandbox_magic.errors import InvalidOptions
 from sandbox_magic.jupyter.options import CellOptions, parse_cell
 from sandbox_magic.jupyter.options import help_text as options_help
 from sandbox_magic.jupyter.status import StatusDisplay, one_line
-from sandbox_magic.jupyter.view import CellView
 from sandbox_magic.manager import SandboxManager
-from sandbox_magic.protocol import STDOUT, Output
 
 if TYPE_CHECKING:
     from sandbox_magic.egress.gate import Access
@@ -172,6 +170,9 @@ class Control:
 
     def logs(self, request: Request) -> None:
         """Show what a job has printed so far."""
+        from sandbox_magic.jupyter.view import CellView  # noqa: PLC0415 # not needed to load the extension
+        from sandbox_magic.protocol import STDOUT, Output  # noqa: PLC0415
+
         (name,) = request.counted(1, 1)
         view = CellView(where="its Job, made with --proc NAME: NAME.output")
         view.show(Output(STDOUT, self._job(name, request).output.encode()))
