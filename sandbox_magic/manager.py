@@ -85,7 +85,10 @@ class SandboxManager:
             held = self._held.get(name)
             used = held is not None and _ever_used(held.sandbox)
             # A sandbox whose start failed is forgotten with its wish: a misspelt image must not stay.
-            spec = replace(held.sandbox.spec, **wish) if held and used else SandboxSpec(**{**(defaults or {}), **wish})
+            if held and used:
+                spec = replace(held.sandbox.spec, **wish) if wish else held.sandbox.spec
+            else:
+                spec = SandboxSpec(**{**(defaults or {}), **wish})
             if held is None or spec != held.sandbox.spec:
                 if held is not None:
                     if used and not held.fresh:

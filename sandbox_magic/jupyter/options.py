@@ -78,8 +78,7 @@ class CellOptions:
 
     def wish(self) -> dict[str, object]:
         """Return the asked-for fields of `SandboxSpec`: they count when the sandbox starts."""
-        names = {option.field for option in OPTIONS if option.group == _SHAPE} - {"name"}
-        return {field: value for field in sorted(names) if (value := getattr(self, field)) not in (None, ())}
+        return {field: value for field in _SHAPING if (value := getattr(self, field)) not in (None, ())}
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +219,7 @@ OPTIONS = (
     ),
     Option(_SHOW, ("-h", "--help"), "", "Show this help and run nothing."),
 )  # fmt: skip
+_SHAPING = sorted({option.field for option in OPTIONS if option.group == _SHAPE} - {"name"})
 
 _BY_FLAG = {flag: option for option in OPTIONS for flag in (*option.flags, option.alias) if flag}
 
