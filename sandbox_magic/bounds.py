@@ -41,6 +41,7 @@ class Bounds:
         self._control = session.control
         self._spec = spec
         self._counts: Mapping[str, int] = {}
+        self._reached_one = False
         self._seen: Result | None = None
         self._notes = [f"not enforced: {self._unenforced}"] if missing else []
 
@@ -62,7 +63,14 @@ class Bounds:
             return ()
         self._seen = result
         news = self._news(result.stderr_bytes)
-        return tuple(news or self._space(result))  # without a free process nobody can look at the folders
+        if news and _FULL not in result.stderr_bytes:
+            return tuple(news)  # without a free process nobody can look at the folders
+        return (*news, *self._space(result))
+
+    def settle(self) -> None:
+        """Before a cell: what the leftovers of an earlier one ran into meanwhile is not for this one to answer."""
+        if self._reached_one:
+            self._counts = self._reached() or self._counts
 
     def explained(self, error: ShellExited) -> ShellExited:
         """Return the error of a shell that could not be started, with the limit that is the reason if one is."""
@@ -84,6 +92,7 @@ class Bounds:
         counts = self._reached()
         new = {name: count - self._counts.get(name, 0) for name, count in counts.items()}
         self._counts = counts or self._counts
+        self._reached_one = self._reached_one or any(new.values())
         found = []
         if killed := new.get("memory", 0):
             found.append(f"the memory limit ({size_text(self._spec.memory_bytes)}) was reached: {killed} killed")

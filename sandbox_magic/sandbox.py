@@ -230,6 +230,8 @@ class Sandbox:
         given = Input(stdin, ask, ask_secret)
         session = self._running()
         assert self._machine is not None
+        if self._bounds is not None:
+            self._bounds.settle()
         before = session.last
         with self._network.during(self._machine, network, lambda: session.closed) as proxies:
             try:
