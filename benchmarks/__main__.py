@@ -11,6 +11,7 @@ from benchmarks.commands import commands, interrupt, output
 from benchmarks.embedded import embedded
 from benchmarks.kernels import cells, killed
 from benchmarks.measure import Row, time_limit
+from benchmarks.spare import with_docker
 from benchmarks.starts import cold_start, imports
 
 # Each with its time limit in seconds: well above what it takes, and less than four minutes together.
@@ -18,6 +19,7 @@ GROUPS = {
     "commands": (commands, 25),
     "cells": (cells, 25),
     "start": (cold_start, 30),
+    "spare": (with_docker, 45),
     "killed": (killed, 60),
     "output": (output, 20),
     "interrupt": (interrupt, 10),

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import gc
 import threading
-import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from benchmarks.measure import Row, Rows, at_least, compared, limited, medians, seconds
+from benchmarks.spare import starts
 from sandbox_magic import Sandbox
-from sandbox_magic.spare import spares
 
 _IDLE = 100
-_SPARE_SECONDS = 10.0
 _GIGABYTE = 1_000_000_000
 
 
 def embedded() -> Rows:
-    yield from _starts()
+    yield from starts("bubblewrap", start=0.02, reset=0.02)
     for shell in ("bash", "sh"):
         with Sandbox(engine="bubblewrap", shell=shell) as box:
             run = partial(box.run, "true")
@@ -30,41 +27,6 @@ def embedded() -> Rows:
         took = seconds(lambda: box.run(f"head -c {_GIGABYTE} /dev/zero", check=True))
         yield at_least("bubblewrap: 1 GB of output, 64 MB kept, GB/s", 1 / took, 1)
     yield from _idle()
-
-
-def _starts() -> Rows:
-    """Both ways: as users have it, with a spare that waits when they have paused for a moment, and without."""
-
-    def first_result(spare: bool) -> float:
-        box = Sandbox(engine="bubblewrap", spare=spare)
-        took = seconds(lambda: box.run("true", check=True))
-        box.close()
-        return took
-
-    def waited(action: Callable[[], float]) -> float:
-        end = time.monotonic() + _SPARE_SECONDS
-        while spares().ready() is None:
-            if time.monotonic() > end:
-                raise TimeoutError("no spare was made")
-            time.sleep(0.02)
-        return action()
-
-    first_result(spare=False)
-    with Sandbox(engine="bubblewrap", spare=False) as plain, Sandbox(engine="bubblewrap", spare=True) as box:
-        found = medians(
-            10,
-            {
-                "first": lambda: waited(lambda: first_result(spare=True)),
-                "first, plain": lambda: first_result(spare=False),
-                "reset": lambda: waited(lambda: seconds(box.reset)),
-                "reset, plain": lambda: seconds(plain.reset),
-            },
-        )
-    spares().end()
-    yield limited("bubblewrap: start to first result, from a spare", found["first"], 0.02)
-    yield compared("  without one (the first of a process; or no pause before)", found["first, plain"])
-    yield limited("bubblewrap: reset, to a spare", found["reset"], 0.02)
-    yield compared("  without one", found["reset, plain"])
 
 
 def _idle() -> Rows:

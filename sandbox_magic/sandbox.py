@@ -136,7 +136,7 @@ class Sandbox:
         finally:
             self._on_progress("")
 
-    def _end(self) -> None:
+    def _end(self, *, beside: bool = False) -> None:
         self.jobs.close()
         session, self._session = self._session, None
         machine, self._machine = self._machine, None
@@ -145,7 +145,8 @@ class Sandbox:
         self._network.end()
         if machine is not None:
             try:
-                machine.close()
+                if not (beside and spares().retire(machine)):
+                    machine.close()
             finally:
                 spares().closed()
 
@@ -159,7 +160,7 @@ class Sandbox:
         """End what there is and start afresh from the image, with the same wish."""
         self._refuse_in_child()
         with self._lock:
-            self._end()
+            self._end(beside=True)
             self._network = Network(self.spec, self._on_progress, self._notes.append)
             self.start()
 

@@ -116,6 +116,7 @@ class Spares:
         self._live: weakref.WeakSet[Session] = weakref.WeakSet()  # of this kind
         self._wanted = 0.0  # when one of this kind was last started or closed
         self._spare: Made | None = None
+        self._retired: list[Machine] = []  # to be closed
         self._making = False
         self._thread: threading.Thread | None = None
 
@@ -162,6 +163,15 @@ class Spares:
             self._wanted = time.monotonic()
             self._changed.notify_all()
 
+    def retire(self, machine: Machine) -> bool:
+        """Have a machine closed by the spare's thread: who has a spare need not wait. Say whether there is one."""
+        with self._changed:
+            if self._spare is None:
+                return False
+            self._retired.append(machine)
+            self._changed.notify_all()
+        return True
+
     def ready(self) -> Machine | None:
         """Return the machine that waits, for those who want to look at it."""
         spare = self._spare
@@ -180,6 +190,8 @@ class Spares:
             while (left := self._left()) is not None:
                 if left > 0:
                     self._changed.wait(left)
+                elif self._retired:
+                    self._close(self._retired.pop())
                 elif self._spare is not None:
                     self._drop(self._spare)
                 elif self._kind is not None:
@@ -189,6 +201,8 @@ class Spares:
 
     def _left(self) -> float | None:
         """Return in how many seconds there is something to do; `None` for never."""
+        if self._retired:
+            return 0
         living = [session for session in self._live if not session.closed]
         since = time.monotonic() - self._wanted
         if self._spare is not None:
@@ -214,8 +228,11 @@ class Spares:
         self._spare = None
         if self._kind == made.kind:
             self._kind = None  # nobody has wanted it for long
+        self._close(made)
+
+    def _close(self, one: Made | Machine) -> None:
         with self._unlocked():
-            _close(made)
+            _close(one)
 
     @contextmanager
     def _unlocked(self) -> Iterator[None]:
@@ -226,9 +243,9 @@ class Spares:
             self._changed.acquire()
 
 
-def _close(made: Made) -> None:
+def _close(one: Made | Machine) -> None:
     with suppress(SandboxError):  # it ends with this process
-        made.close()
+        one.close()
 
 
 _of_parents: list[Spares] = []  # kept, unused: what they hold would end if they were dropped

@@ -35,6 +35,7 @@ def test_a_reset_takes_the_spare_and_nothing_is_left(wish: dict[str, Any]) -> No
         assert fresh.notes == ()
         assert box.run(_LIMITS).stdout == limits
         assert box.status()["pids limit"] == 100
+        until("the old one is left", lambda: idents[0] not in {found.id for found in engine.found()})
         idents.append(waiting())
         assert len(set(idents)) == 3, "the one that was taken is not given away again"
         assert {idents[1], idents[2]} <= {found.id for found in engine.found()}
