@@ -17,7 +17,6 @@ from sandbox_magic.archive import Unpacker, pack
 from sandbox_magic.control import ControlShell
 from sandbox_magic.engines.base import Machine
 from sandbox_magic.errors import SessionError, TransferError
-from sandbox_magic.members import shown
 from sandbox_magic.protocol import STDOUT, STREAMS
 from sandbox_magic.transport import Chunk
 
@@ -172,4 +171,4 @@ class _Transfer:
         said, _, code = bytes(self._errors).partition(self._fence)
         if code.strip() != b"0":
             reason = said.decode(errors="replace").strip() or "no tar in the image, or it has failed without a word"
-            raise TransferError(f"{self._what}: {shown(reason[:300])}")
+            raise TransferError(f"{self._what}: {sanitize(' '.join(reason[:300].split()))}")

@@ -18,7 +18,7 @@ from sandbox_magic.echo import Echo
 from sandbox_magic.egress.gate import Access
 from sandbox_magic.engines import fallback_note, find_engine
 from sandbox_magic.engines.base import IMAGES, Machine, Progress, silent
-from sandbox_magic.errors import EngineUnavailable, SessionClosed, ShellExited
+from sandbox_magic.errors import EngineUnavailable, SessionClosed, ShellExited, TransferError
 from sandbox_magic.facts import inside
 from sandbox_magic.feed import Source
 from sandbox_magic.jobs import Job, Jobs
@@ -352,11 +352,13 @@ class Sandbox:
 
         Args:
             source: The file or folder inside; relative to the first directory.
-            target: An existing folder, or the new name.
+            target: An existing folder, or the new name; what ends with a slash must be a folder.
 
         Raises:
             TransferError: It is not there, or holds links, devices or names that are refused.
         """
+        if str(target).endswith("/") and not Path(target).is_dir():
+            raise TransferError(f"get: there is no folder {target} here; make it, or name a file")
         return files.get(self._ready(), source, Path(target), cwd=self.spec.cwd)
 
     def network(self, online: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import os
 import shlex
 import sys
 import time
@@ -145,7 +146,7 @@ class Control:
         """Copy a file or folder out of the sandbox."""
         source, *rest = request.counted(1, 2)
         sandbox = self.manager.find(request.name or "default")
-        paths = sandbox.get(source, Path(rest[0] if rest else ".").expanduser())
+        paths = sandbox.get(source, os.path.expanduser(rest[0] if rest else "."))  # noqa: PTH111 # a Path drops a slash
         for path in paths[:LISTED]:
             _say(f"copied to {one_line(str(path))}")
         if len(paths) > LISTED:
@@ -219,6 +220,7 @@ class Control:
         with self._status() as status:
             status.update("trying the engines")
             report = examine(quick=bool(request.words))
+            status.update("")
         for line in report.lines():
             _say(line)
 

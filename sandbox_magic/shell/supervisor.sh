@@ -64,7 +64,7 @@ cd "$dir" || exit
 
 printf '\036%s ready %s %s\n' "$token" "$$" "$wish"
 while :; do
-  (cd "$here"; exec "$@" >/dev/null 3<&- 4>&- 5<&- 6<&- 7<&- 8<&- 9<&-)  # in a child: dash would move its own descriptors
+  (cd "$here"; unset OLDPWD; exec "$@" >/dev/null 3<&- 4>&- 5<&- 6<&- 7<&- 8<&- 9<&-)  # in a child: dash would move its own descriptors
                                               # for a plain command. Its greeting goes to /dev/null.
   code=$?
   read -r _ out err <"/proc/$$/fd/3"            # where the shell has printed: behind that, or else here
