@@ -25,7 +25,7 @@ def kept(shell: str, *, restore: bool) -> str:
         return f"{_EXPORTS} (lost: variables, functions, jobs)"
     lists = shell.rpartition("/")[2] in {"bash", "zsh"}  # others cannot list their functions
     more, less = (" and functions", "") if lists else ("", "functions, ")
-    return f"{_EXPORTS}, and the variables{more} of the last pause (lost: {less}jobs, traps, open files)"
+    return f"{_EXPORTS}, and the variables{more} from before it (lost: {less}jobs, traps, open files)"
 
 
 def bequeath(control: ControlShell, supervisor: int, heir: str) -> None:

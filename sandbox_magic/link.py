@@ -71,11 +71,13 @@ class ShellLink:
         self._outlets = Outlets(machine, self.control)
         self._code = ""  # of the last cell
         self._looked = True  # since then
-        self._restoring = False
+        self._restoring = self._promised = False  # whether a lost shell is replaced; whether it has left a checkpoint
         self._watched: list[int] = []
         self._restore, self._narrow = restore, narrow
         self._saved = self._inherits = False  # whether there is a checkpoint; whether another session may have left one
         self._changed = False  # since then
+        self._saving = False  # whether a checkpoint may still be in the making: a cell behind it needs a fence to begin
+        self._reported = False  # whether a cell has come to its end, so that there is something to restore
         self.rested = 0.0
         self._soon = False  # whether the next one comes right after it
 
@@ -115,6 +117,7 @@ class ShellLink:
             self._end()
             transport.close()
             raise
+        protocol.last_exit_code = self.protocol.last_exit_code  # for $?
         self._transport, self.protocol = transport, protocol
         self._outlets.begin(transport, protocol.supervisor_pid)
         self.control.open_in_background()  # before the first cell, which may use up all processes
@@ -122,7 +125,7 @@ class ShellLink:
     def restart(self) -> None:
         """Ask the supervisor for a new shell; it answers while the next cell is already on its way."""
         assert self._transport is not None
-        self._restoring = True
+        self._restoring, self._promised = True, self._saved
         self._outlets.home()
         self._transport.send(self.protocol.start())
 
@@ -157,7 +160,7 @@ class ShellLink:
     def drop(self) -> None:
         """Give the stream up; `ensure` opens a new one."""
         self.watch(False)
-        self._restoring = True
+        self._restoring, self._promised = True, self._saved
         self._outlets.close()
         if self._transport is not None:
             self._transport.close()
@@ -171,7 +174,7 @@ class ShellLink:
         if self._outlets.suspect:
             self._turn()
         soon, self._soon = self._soon and not self._outlets.suspect, False
-        self._code, self._looked = code, False
+        self._code, self._looked, self._saving = code, False, False
         self._transport.send(self.protocol.send(code, source=source, soon=soon))
         self._changed = True
         return self.protocol.state is not State.RUNNING
@@ -223,6 +226,9 @@ class ShellLink:
             else:
                 if isinstance(event, Finished | Died) and not self._narrow:  # a job has no next cell
                     self._outlets.left(self._code, job=self.protocol.left_job)
+                    self._reported |= isinstance(event, Finished)
+                    if self._restore and self.protocol.changed:
+                        self.save()  # now: the next cell, which may end the shell, may come at once
                 yield event
 
     def wake(self) -> None:
@@ -233,9 +239,9 @@ class ShellLink:
 
     def _initialized(self, event: Initialized) -> None:
         self.shell_pid = event.shell_pid
-        if self._restoring and not event.restored:
+        if self._restoring and self._reported and not event.restored:
             self.notes.append(f"the new shell has {NOT_KEPT}")
-        elif self._restoring and self._saved and not event.full:
+        elif self._restoring and self._promised and not event.full:
             self.notes.append("the new shell has working directory and exports only: no checkpoint was readable")
         self._restoring = False
 
@@ -325,7 +331,7 @@ class ShellLink:
             self.io.release()
 
     def _rest(self) -> None:
-        """Called by the watcher after a moment's rest: save the shell's state if a cell has run since the last time."""
+        """Called by the watcher after a moment's rest: save what the text of the last cells did not tell of."""
         with self._pause() as idle:
             if idle and self._transport is not None and not self._transport.pending():
                 if self._restore and self._changed:
@@ -337,7 +343,7 @@ class ShellLink:
         line = self.protocol.checkpoint()
         if line and self._transport is not None:
             self._transport.send(line)
-            self._saved, self._changed = True, False
+            self._saved, self._changed, self._saving = True, False, True
 
     def lost_between(self) -> None:
         """Note that the shell has ended while no cell ran."""
@@ -379,7 +385,8 @@ class ShellLink:
 
     def resume(self) -> None:
         """Take what has come since the last cell if the next one comes right after it."""
-        self._soon = self._transport is not None and time.monotonic() - self.rested < _SOON_SECONDS
+        rested = time.monotonic() - self.rested
+        self._soon = self._transport is not None and rested < _SOON_SECONDS and not self._saving
         if self._soon:
             for event in self.receive(0):
                 self.between(event)

@@ -149,7 +149,7 @@ class ShellProtocol:
         self._dead: dict[str, list[bytes]] = {}
         self._closed: set[str] = set()
         self._lines: Lines | None = None
-        self._caution = Caution(wary=inherits)
+        self._caution = Caution(wary=inherits, names=inherits)
         self._initialized = False
         self._full = False
         self._quiet = False  # whether the last cell has left no job in the background, and us the shell's stdin
@@ -206,6 +206,11 @@ class ShellProtocol:
         """Drop what is known of a pair of streams that has ended."""
         for name in STREAMS:
             self._streams.pop((outlet, name), None)
+
+    @property
+    def changed(self) -> bool:
+        """Whether the last cell may have changed what a checkpoint holds, as far as its text tells."""
+        return self._caution.changes
 
     def checkpoint(self) -> bytes:
         """Return the bytes that save what a new shell shall have beside exports; nothing answers them."""
@@ -380,7 +385,7 @@ class ShellProtocol:
         code = _number(self._dead[STDOUT][0]) if self._dead[STDOUT] else UNKNOWN_EXIT
         for source in self._current:
             source.inside = False
-        self.last_exit_code, self.left_job = 0, False
+        self.left_job = False
         self.state = State.DEAD
         events.append(Died(None if code == UNKNOWN_EXIT else code))
 

@@ -26,6 +26,7 @@ from sandbox_magic.running import RESCUE_SECONDS, Run, Tick, check, preparation
 
 _BEGIN_SECONDS = 1.0  # how long an interrupt waits for a cell that has not begun
 _SIGKILL = 137
+_UNKNOWN = 255  # what $? is after a shell whose exit code is not known: no success
 _FATAL_SECONDS = 2.0  # in which a shell ends that was ordered to when its cell had just ended
 _SETTLE_SECONDS = 0.1  # in which the end of a sandbox follows the SIGKILL of its processes
 _PREPARE_SECONDS = 10.0
@@ -147,6 +148,8 @@ class Session:
         try:
             with reading.begin(self.shell if tty else ""):
                 self._execute(run, timeout)
+            if run.shell_ended:  # the next cell finds it in $?
+                self._link.protocol.last_exit_code = _UNKNOWN if run.exit_code is None else run.exit_code
             run.notes += [] if run.shell_ended else diverted(run.code, self._link, self._aside)
         finally:
             if run.sent_at:

@@ -17,6 +17,10 @@ _CHANGERS = re.compile(
     rb"\b(cd|pushd|popd|export|declare|typeset|local|readonly|unset|read|readarray|mapfile|getopts|printf|let|for|select"
     rb"|coproc|wait)\b"
 )
+# What gives cells names to call that may then do anything; and what changes variables, options, functions and the like:
+# without these most cells leave nothing that a new shell would miss. What else they have changed is saved in a pause.
+_NAMERS = re.compile(rb"\(\)|func|alias|source|eval|\. ")
+_STATE = re.compile(rb"=|\+\+|umask|" + _SPOILERS.pattern + rb"|" + _CHANGERS.pattern)
 
 
 @dataclass(slots=True)
@@ -28,15 +32,20 @@ class Caution:
         perilous: Some cell may have left something that ends the shell later; this stays.
         keeps: The cell may have changed exports or directory, or nobody has saved them yet.
         saved: Somebody has.
+        changes: The cell may have changed variables, functions, aliases or options: what a checkpoint holds.
     """
 
     wary: bool = False
     perilous: bool = False
     keeps: bool = True
     saved: bool = False
+    changes: bool = True
+    names: bool = False
 
     def look(self, text: bytes) -> None:
         """Take the next cell."""
         self.perilous = self.perilous or b"kill" in text
         self.wary = self.wary or bool(_SPOILERS.search(text))
+        self.names = self.names or bool(_NAMERS.search(text))
+        self.changes = self.names or not self.saved or bool(_STATE.search(text))
         self.keeps = self.wary or not self.saved or not _HARMLESS.match(text) or bool(_CHANGERS.search(text))

@@ -112,42 +112,35 @@ def test_preparing_leaves_the_last_exit_code(box: Sandbox) -> None:
 )
 def test_the_shell_comes_back_with_cwd_and_exports(wish: dict[str, Any], end: str, code: int) -> None:
     with Sandbox(**wish, restore=False) as box:
-        _comes_back(box, end, code)
+        box.run("cd /tmp; export KEPT='a b'; lost=1")
+        time.sleep(0.3)  # a checkpoint would be there by now
+        result = box.run(end)
+        assert (result.exit_code, result.shell_ended) == (code, True)
+        assert "new one" in result.notes[0]
+        after = box.run("echo $? $KEPT:$lost; pwd")
+        assert (after.stdout, after.notes) == (f"{code} a b:\n/tmp\n", ())
 
 
-def _comes_back(box: Sandbox, end: str, code: int) -> None:
-    box.run("cd /tmp; export KEPT='a b'; lost=1")
-    time.sleep(0.3)
-    result = box.run(end)
-    assert (result.exit_code, result.shell_ended) == (code, True)
-    assert "new one" in result.notes[0]
-    after = box.run("echo $KEPT:$lost; pwd")
-    assert (after.stdout, after.notes) == ("a b:\n/tmp\n", ())
-
-
-def rest(box: Sandbox) -> None:
-    """Wait until there is a checkpoint of what ran before."""
-    deadline = time.monotonic() + 20
-    path = "/proc/$PPID/cwd/checkpoint"
-    while "__=full" not in box.run(f"tail -n 1 {path} 2>/dev/null").stdout:
-        assert time.monotonic() < deadline
-        time.sleep(0.3)
-    time.sleep(0.5)
+def test_the_first_cell_ends_the_shell(wish: dict[str, Any]) -> None:
+    with Sandbox(**wish) as box:
+        assert box.run("exit 3").exit_code == 3
+        after = box.run("echo $?; pwd")
+        assert (after.stdout, after.notes) == (f"3\n{box.spec.cwd}\n", ())
 
 
 def test_a_new_shell_is_as_the_old_one_was(box: Sandbox, bash: bool, kind: str) -> None:
+    """Also if the shell ends right behind the cell that has set all this."""
     box.run("text=\"it's\nok\"; alias hi='echo hi'; umask 027; cd /tmp; set -u")
     if bash:
         box.run("a=(1 '2 3'); declare -A m=([k]='v w'); f() { echo \"in f $1\"; }; shopt -s extglob; set -o pipefail")
     if kind == "zsh":
         box.run("a=(1 '2 3'); typeset -A m=(k 'v w'); f() { echo \"in f $1\" }; setopt nullglob")
         box.run("alias -g UP='| tr a-z A-Z'")
-    rest(box)
     ended = box.run("kill -9 $$")
     assert "variables" in ended.notes[0]
     assert "jobs, traps" in ended.notes[0]
-    after = box.run('hi; echo "$text"; umask -S; pwd; case $- in *u*) echo u;; esac')
-    assert after.stdout == "hi\nit's\nok\nu=rwx,g=rx,o=\n/tmp\nu\n"
+    after = box.run('echo $?; hi; echo "$text"; umask -S; pwd; case $- in *u*) echo u;; esac')
+    assert after.stdout == "137\nhi\nit's\nok\nu=rwx,g=rx,o=\n/tmp\nu\n"
     assert after.notes == ()
     if bash:
         after = box.run(
@@ -161,7 +154,6 @@ def test_a_new_shell_is_as_the_old_one_was(box: Sandbox, bash: bool, kind: str) 
 
 def test_a_damaged_checkpoint_is_said(box: Sandbox) -> None:
     box.run("text=1; export KEPT=1")
-    rest(box)
     ended = box.run("echo 'broken=(' >/proc/$PPID/cwd/checkpoint; kill -9 $$")
     after = box.run("echo $KEPT")
     assert after.stdout == "1\n"

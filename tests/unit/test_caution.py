@@ -62,3 +62,21 @@ def test_the_first_cell_saves() -> None:
     caution = Caution()
     caution.look(b"true\n")
     assert caution.keeps
+
+
+@pytest.mark.parametrize("cell", ["true", "ls -l /tmp >/dev/null", 'echo "$x" | grep -c "a b"', "cat <a; false"])
+def test_most_cells_leave_nothing_that_a_new_shell_would_miss(cell: str) -> None:
+    assert not after(cell).changes
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ["x=1", "read x", "umask 027", "set -u", "f() { :; }", "alias a=b", "echo $((x++))", "for x in 1; do :; done"],
+)
+def test_others_may_leave_something(cell: str) -> None:
+    assert after(cell).changes
+
+
+@pytest.mark.parametrize("cell", ["f() { x=1; }", "alias f='x=1'", ". ./file", 'eval "$text"'])
+def test_once_there_are_functions_any_cell_may(cell: str) -> None:
+    assert after(cell, "f").changes
