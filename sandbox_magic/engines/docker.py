@@ -12,7 +12,7 @@ import contextlib
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -243,8 +243,8 @@ class DockerEngine(Engine):
         """Return after how many seconds without a sign of us a sandbox ends by itself; `None`: it has other means."""
         return spec.lease or (REMOTE_LEASE_SECONDS if self.far else self.local_lease)
 
-    def body(self, spec: SandboxSpec, labels: Mapping[str, str]) -> dict[str, Any]:
-        """Return the arguments of the create request."""
+    def body(self, spec: SandboxSpec, labels: Mapping[str, str], volumes: Iterable[str] = ()) -> dict[str, Any]:
+        """Return the arguments of the create request; `volumes` are those of the image."""
         body = container_body(
             spec,
             labels=labels,
@@ -252,6 +252,7 @@ class DockerEngine(Engine):
             lease=self.lease(spec),
             runtime=self.about.asked(spec),
             calls=self.table(),
+            volumes=volumes,
         )
         if not self.about.shares_processors:  # the engine would refuse the whole request
             if not spec.allow_degraded:
@@ -302,7 +303,8 @@ class DockerEngine(Engine):
         sdk.call(sdk.with_patience(api, _ANSWER_SECONDS).ping)  # what follows has more patience
         self._remove_unsure()
         mark = secrets.token_hex(8)
-        arguments = self.body(spec, labels_of_mine(name) | {_START: mark})
+        volumes = self._volumes(spec, progress) if spec.limits.read_only else ()
+        arguments = self.body(spec, labels_of_mine(name) | {_START: mark}, volumes)
         disconnect = not spec.online and arguments["host_config"]["network_mode"] == BRIDGE
         arguments["host_config"] = api.create_host_config(**arguments["host_config"])
         ident, keeper = "", None
@@ -344,6 +346,15 @@ class DockerEngine(Engine):
                 self._unsure[mark] -= 1
                 if not self._unsure[mark]:
                     del self._unsure[mark]
+
+    def _volumes(self, spec: SandboxSpec, progress: Progress) -> Iterable[str]:
+        api, image = self._connect().api, spec.image or DEFAULT_IMAGE
+        try:
+            facts = sdk.call(api.inspect_image, image)
+        except ImageNotFound:
+            pull.image(api, image, progress)
+            facts = sdk.call(api.inspect_image, image)
+        return (facts.get("Config") or {}).get("Volumes") or ()
 
     def _create(self, arguments: dict[str, Any], image: str, progress: Progress) -> str:
         api = self._connect().api

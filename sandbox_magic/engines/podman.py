@@ -11,7 +11,7 @@ import contextlib
 import platform
 import re
 import resource
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -48,8 +48,8 @@ class PodmanEngine(DockerEngine):
         asked = super().wish(spec)
         return replace(asked, folders=tuple(replace(folder, files=0) for folder in asked.folders))
 
-    def body(self, spec: SandboxSpec, labels: Mapping[str, str]) -> dict[str, Any]:
-        return podman_body(super().body(spec, labels))
+    def body(self, spec: SandboxSpec, labels: Mapping[str, str], volumes: Iterable[str] = ()) -> dict[str, Any]:
+        return podman_body(super().body(spec, labels, volumes))
 
     def remove(self, ident: str) -> None:
         """Stop it first: of one that was prepared and never started a removal alone forgets a file."""
