@@ -155,7 +155,7 @@ class BubblewrapMachine(Machine):
         raise EngineError("the sandbox starts no more processes: none is free, or something inside holds them up")
 
     def _exit_code(self, name: str) -> int | None:
-        word = self._reports.wait(name, str.isdigit, _EXIT_SECONDS)
+        word = self._reports.wait(name, str.isdecimal, _EXIT_SECONDS)
         return int(word) if word else None
 
     def describe(self) -> dict[str, object]:
