@@ -218,11 +218,14 @@ class Engine(abc.ABC):
     def remove(self, ident: str) -> None:
         """Remove one of them, whatever its state."""
 
-    def sweep(self) -> Sweep:
-        """Remove the sandboxes whose owner is provably dead, and say what became of each."""
+    def sweep(self, *, of: Owner | None = None) -> Sweep:
+        """Remove the sandboxes whose owner is provably dead, or only those `of` this one; say what became of each."""
         removed, left = [], []
         for found in self.found():
-            why = Owner.from_labels(found.labels).doubt(far=self.far)
+            owner = Owner.from_labels(found.labels)
+            if of is not None and owner != of:
+                continue
+            why = owner.doubt(far=self.far)
             if not why:
                 try:
                     self.remove(found.id)

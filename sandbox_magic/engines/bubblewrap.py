@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sandbox_magic.engines import bwrap, cgroups, limits, pinning, scopes, seccomp, traces
-from sandbox_magic.engines.base import Engine, Found, Machine, Probe, Progress, Sweep, labels_of_mine, silent
+from sandbox_magic.engines.base import Engine, Found, Machine, Owner, Probe, Progress, Sweep, labels_of_mine, silent
 from sandbox_magic.engines.bubblewrap_arguments import (
     ETC_COPIED,
     HOME,
@@ -349,8 +349,8 @@ class BubblewrapEngine(Engine):
     def remove(self, ident: str) -> None:
         traces.Trace(ident).end()
 
-    def sweep(self) -> Sweep:
-        over, known = traces.tidy(), super().sweep()
+    def sweep(self, *, of: Owner | None = None) -> Sweep:
+        over, known = traces.tidy(), super().sweep(of=of)
         return Sweep((*over, *known.removed), known.left)
 
 

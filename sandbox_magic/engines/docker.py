@@ -27,6 +27,7 @@ from sandbox_magic.engines.base import (
     Engine,
     Found,
     Machine,
+    Owner,
     Probe,
     Progress,
     Sweep,
@@ -36,6 +37,7 @@ from sandbox_magic.engines.base import (
 from sandbox_magic.engines.body import BRIDGE, container_body, open_folder, processors
 from sandbox_magic.engines.endpoints import Connection, docker_places, first
 from sandbox_magic.engines.holes import components
+from sandbox_magic.engines.janitor import janitor
 from sandbox_magic.engines.keeper import KEEPER_USER
 from sandbox_magic.errors import EngineError, EngineUnavailable, ImageNotFound, LimitNotEnforced
 from sandbox_magic.spec import DEFAULT_IMAGE, SandboxSpec
@@ -190,6 +192,7 @@ class DockerMachine(Machine):
             self._state()  # a frozen one must not cost the patience that a removal needs
             if not sdk.remove(self._api, self.id):
                 self._wait_gone()
+            janitor().released()
         except EngineUnavailable as error:
             raise EngineUnavailable(f"{error}; {self.id[:12]} ends by itself, for we let go of it") from None
         finally:
@@ -238,6 +241,12 @@ class DockerEngine(Engine):
     @property
     def far(self) -> bool:  # type: ignore[override] # it is known once there is a connection
         return self._connection is not None and self._connection.endpoint.remote
+
+    @property
+    def _address(self) -> str:
+        """Where it is, for another process of ours; empty if that finds it as we did."""
+        endpoint = self._connection.endpoint if self._connection is not None else None
+        return "" if endpoint is None or endpoint.context else endpoint.url
 
     def lease(self, spec: SandboxSpec) -> int | None:
         """Return after how many seconds without a sign of us a sandbox ends by itself; `None`: it has other means."""
@@ -308,6 +317,7 @@ class DockerEngine(Engine):
         disconnect = not spec.online and arguments["host_config"]["network_mode"] == BRIDGE
         arguments["host_config"] = api.create_host_config(**arguments["host_config"])
         ident, keeper = "", None
+        janitor().expect(self.name, self._address)
         try:
             ident = self._create(arguments, arguments["image"], progress)
             keeper = _attach(api, ident)  # or its first words are lost; with this Podman sets up its loopback
@@ -331,6 +341,7 @@ class DockerEngine(Engine):
             with contextlib.suppress(EngineUnavailable):
                 if ident:
                     self.remove(ident)
+                janitor().released()
                 return
         self._unsure[mark] = _LOOKS
         if not isinstance(error, EngineUnavailable):  # interrupted: the engine answers
@@ -370,9 +381,9 @@ class DockerEngine(Engine):
     def found(self) -> list[Found]:
         return [Found(entry["Id"], entry.get("Labels") or {}) for entry in self._listed(LABEL)]
 
-    def sweep(self) -> Sweep:
+    def sweep(self, *, of: Owner | None = None) -> Sweep:
         self._remove_unsure()
-        return super().sweep()
+        return super().sweep(of=of)
 
     def remove(self, ident: str) -> None:
         sdk.remove(self._connect().api, ident)
