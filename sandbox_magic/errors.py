@@ -10,6 +10,8 @@ import subprocess
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from sandbox_magic.ansi import sanitize
+
 if TYPE_CHECKING:
     from sandbox_magic.result import Result
 
@@ -32,7 +34,8 @@ class SandboxError(Exception):
 
     def _render_traceback_(self) -> list[str]:
         """Return what IPython prints instead of a traceback: one text, for some of its modes join without newlines."""
-        return ["\n".join([f"{type(self).__name__}: {self}", *self._remarks()])]
+        text = "\n".join([f"{type(self).__name__}: {self}", *self._remarks()])
+        return ["\n".join(map(sanitize, text.split("\n")))]  # whatever a sandbox or an engine has said
 
     def _remarks(self) -> tuple[str, ...]:
         return ()

@@ -14,6 +14,7 @@ import os
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from sandbox_magic.ansi import AnsiFilter
 from sandbox_magic.errors import InvalidOptions, ProtocolError
 from sandbox_magic.fences import FENCE_MAX, RS, TOKEN, Stream
 from sandbox_magic.shell.caution import Caution
@@ -40,8 +41,8 @@ class Output:
     data: bytes
 
     def __str__(self) -> str:
-        """Return the text without its last newline, so that ``on_output=print`` reads well."""
-        return self.data.decode(errors="replace").removesuffix("\n")
+        """Return the text without its last newline and what would steer a terminal: for ``on_output=print``."""
+        return AnsiFilter(native_erase=True).feed(self.data.decode(errors="replace")).removesuffix("\n")
 
 
 @dataclass(frozen=True, slots=True)
