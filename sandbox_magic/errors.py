@@ -10,8 +10,6 @@ import subprocess
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sandbox_magic.ansi import sanitize
-
 if TYPE_CHECKING:
     from sandbox_magic.result import Result
 
@@ -34,6 +32,8 @@ class SandboxError(Exception):
 
     def _render_traceback_(self) -> list[str]:
         """Return what IPython prints instead of a traceback: one text, for some of its modes join without newlines."""
+        from sandbox_magic.ansi import sanitize  # noqa: PLC0415 # its patterns take a while
+
         text = "\n".join([f"{type(self).__name__}: {self}", *self._remarks()])
         return ["\n".join(map(sanitize, text.split("\n")))]  # whatever a sandbox or an engine has said
 

@@ -14,7 +14,6 @@ import os
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from sandbox_magic.ansi import AnsiFilter
 from sandbox_magic.errors import InvalidOptions, ProtocolError
 from sandbox_magic.fences import FENCE_MAX, RS, TOKEN, Stream
 from sandbox_magic.shell.caution import Caution
@@ -42,6 +41,8 @@ class Output:
 
     def __str__(self) -> str:
         """Return the text without its last newline and what would steer a terminal: for ``on_output=print``."""
+        from sandbox_magic.ansi import AnsiFilter  # noqa: PLC0415 # its patterns take a while
+
         return AnsiFilter(native_erase=True).feed(self.data.decode(errors="replace")).removesuffix("\n")
 
 
