@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING
 from sandbox_magic.errors import TransferError
 from sandbox_magic.landing import Landing, reporting
 from sandbox_magic.members import JOINERS, MAX_EXTENSION, Member, parse_member, parse_number, parse_part, shown
+from sandbox_magic.reaching import reached
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 _CHUNK = 1 << 20  # the most that one chunk of `pack` holds
@@ -33,7 +34,7 @@ _MAX_TAIL = 1 << 20  # zeros after the end: GNU tar fills its record, a hostile 
 # Into a sandbox
 
 
-def pack(source: Path, name: str) -> Iterator[bytes]:
+def pack(source: Path, name: str, shared: Iterable[Path] = ()) -> Iterator[bytes]:
     """Return the chunks of an uncompressed tar stream of a file or folder.
 
     Only regular files and folders are packed, with owner 0, no owner names, and mode 0755 or 0644. `source` itself may
@@ -45,6 +46,7 @@ def pack(source: Path, name: str) -> Iterator[bytes]:
     Args:
         source: The host's file or folder.
         name: Its name in the archive, relative and without ``.`` or ``..``.
+        shared: Folders that a sandbox may change: no link of these is followed.
 
     Returns:
         Chunks of at most 1 MiB, in all a multiple of 10240 bytes, so that a `tar -x` that never sees an end of file
@@ -55,9 +57,10 @@ def pack(source: Path, name: str) -> Iterator[bytes]:
     """
     if any(part in {"", ".", ".."} for part in name.split("/")) or "\0" in name:
         raise TransferError(f"{shown(name)} cannot be a name in an archive")
-    for _ in _walk(source, name):
+    shared = tuple(shared)
+    for _ in _opened(source, name, shared):
         pass
-    return _chunks(_blocks(source, name))
+    return _chunks(_blocks(_opened(source, name, shared)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +73,18 @@ class _Source:
     status: os.stat_result
 
 
-def _walk(path: Path, name: str, parent: int | None = None, depth: int = 1) -> Iterator[_Source]:
+def _opened(source: Path, name: str, shared: tuple[Path, ...]) -> Iterator[_Source]:
     """Open what is to be packed, folders before what they hold, without ever following a link below the first."""
+    with reporting(f"read {shown(source)}"), reached(source, shared) as (parent, entry):
+        yield from _walk(source, name, parent, entry)
+
+
+def _walk(path: Path, name: str, parent: int, entry: str, depth: int = 1) -> Iterator[_Source]:
     if depth > _MAX_DEPTH:
         raise TransferError(f"{shown(path)} is more than {_MAX_DEPTH} folders deep")
-    opened: Path | str = path if parent is None else path.name
-    flags = os.O_RDONLY | os.O_NONBLOCK | (0 if parent is None else os.O_NOFOLLOW)
     with reporting(f"read {shown(path)}"):
-        _check_source(path, os.stat(opened, dir_fd=parent, follow_symlinks=parent is None))
-        descriptor = os.open(opened, flags, dir_fd=parent)
+        _check_source(path, os.stat(entry, dir_fd=parent, follow_symlinks=False))
+        descriptor = os.open(entry, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW, dir_fd=parent)
     try:
         status = os.fstat(descriptor)
         _check_source(path, status)
@@ -86,8 +92,8 @@ def _walk(path: Path, name: str, parent: int | None = None, depth: int = 1) -> I
         if stat.S_ISDIR(status.st_mode):
             with reporting(f"read {shown(path)}"):
                 entries = sorted(os.listdir(descriptor))  # noqa: PTH208 # pathlib cannot list an open folder
-            for entry in entries:
-                yield from _walk(path / entry, f"{name}/{entry}", descriptor, depth + 1)
+            for below in entries:
+                yield from _walk(path / below, f"{name}/{below}", descriptor, below, depth + 1)
     finally:
         os.close(descriptor)
 
@@ -100,9 +106,9 @@ def _check_source(path: Path, status: os.stat_result) -> None:
         raise TransferError(f"{shown(path)} is neither a regular file nor a folder: move it away first")
 
 
-def _blocks(source: Path, name: str) -> Iterator[bytes]:
+def _blocks(items: Iterator[_Source]) -> Iterator[bytes]:
     """Yield the headers and the contents, each filled up to whole blocks."""
-    for item in _walk(source, name):
+    for item in items:
         header = tarfile.TarInfo(item.name)
         header.mtime = max(0, min(int(item.status.st_mtime), int(time.time())))
         if stat.S_ISDIR(item.status.st_mode):
@@ -175,6 +181,7 @@ class Unpacker:
         max_bytes: The most that all files together may hold.
         max_files: The most files and folders.
         max_depth: The most components of a name.
+        shared: Folders that a sandbox may change: on the way to the target no link of these is followed.
 
     Raises:
         TransferError: By every method but `abort`. The sentence says what was refused and what to do.
@@ -188,13 +195,14 @@ class Unpacker:
         max_bytes: int = 1 << 30,
         max_files: int = 10_000,
         max_depth: int = _MAX_DEPTH,
+        shared: Iterable[Path] = (),
     ) -> None:
         self._rename = None if rename is None else parse_part(rename.encode("utf-8", "surrogatepass"))
         if rename is not None and (rename in {"", "."} or "/" in rename):
             raise TransferError(f"{shown(rename)} is no name of a file or folder")
         self._max_bytes, self._max_files, self._max_depth = max_bytes, max_files, max_depth
         self._target = target
-        self._landing = Landing(target)
+        self._landing = Landing(target, shared)
         self._ended = False
         self._buffer = bytearray()  # a header or an extension, as far as it has come
         self._wanted = _BLOCK  # how long it will be

@@ -32,7 +32,10 @@ class SandboxError(Exception):
 
     def _render_traceback_(self) -> list[str]:
         """Return what IPython prints instead of a traceback: one text, for some of its modes join without newlines."""
-        return ["\n".join([f"{type(self).__name__}: {self}", *self._remarks()])]
+        from sandbox_magic.ansi import sanitize  # noqa: PLC0415 # its patterns take a while
+
+        text = "\n".join([f"{type(self).__name__}: {self}", *self._remarks()])
+        return ["\n".join(map(sanitize, text.split("\n")))]  # whatever a sandbox or an engine has said
 
     def _remarks(self) -> tuple[str, ...]:
         return ()

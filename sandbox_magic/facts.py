@@ -36,7 +36,7 @@ def inside(control: ControlShell) -> dict[str, object]:
         elif key == "kernel":
             facts["kernel"] = f"{value.removeprefix('Linux version ').split(' ')[0]}{' (gVisor)' * (_GVISOR in value)}"
         elif key == "Uid":
-            facts[_NAMES[key]] = value.split("\\t")[0].split()[0]
+            facts[_NAMES[key]] = value.partition("\\t")[0]
         elif key in _NAMES:  # nothing else: what answers is inside, and could speak of limits
             facts[_NAMES[key]] = value
     facts["network interfaces"] = ", ".join(interfaces) or "unknown"

@@ -50,7 +50,7 @@ def is_folder(machine: Machine, control: ControlShell, path: PurePosixPath) -> b
         raise machine.trouble() or error from None
 
 
-def put(machine: Machine, source: Path, target: str, *, cwd: str) -> None:
+def put(machine: Machine, source: Path, target: str, *, cwd: str, shared: Iterable[Path] = ()) -> None:
     """Copy a host file or folder into the sandbox.
 
     Args:
@@ -58,6 +58,7 @@ def put(machine: Machine, source: Path, target: str, *, cwd: str) -> None:
         source: The file or folder.
         target: Where to: a folder if it ends with a slash, else the new name.
         cwd: What a relative target is relative to.
+        shared: Folders of the host that the sandbox may change: no link of these is followed.
 
     Raises:
         TransferError: The source cannot be read or holds what cannot be copied; the target cannot be written.
@@ -66,11 +67,11 @@ def put(machine: Machine, source: Path, target: str, *, cwd: str) -> None:
     folder, name = (
         (path, source.resolve().name) if target.endswith("/") or path.name in ("", ".") else (path.parent, path.name)
     )
-    stream = pack(source, name)
+    stream = pack(source, name, shared)
     _Transfer(machine, _PUT, [str(folder)], f"put {sanitize(str(source))}").send(stream)
 
 
-def get(machine: Machine, source: str, target: Path, *, cwd: str) -> list[Path]:
+def get(machine: Machine, source: str, target: Path, *, cwd: str, shared: Iterable[Path] = ()) -> list[Path]:
     """Copy a file or folder out of the sandbox; never a link, device or anything outside `target`.
 
     Args:
@@ -78,6 +79,7 @@ def get(machine: Machine, source: str, target: Path, *, cwd: str) -> list[Path]:
         source: The file or folder inside.
         target: An existing folder, or the new name.
         cwd: What a relative source is relative to.
+        shared: As of `put`.
 
     Returns:
         The files that were written.
@@ -89,7 +91,7 @@ def get(machine: Machine, source: str, target: Path, *, cwd: str) -> list[Path]:
     if not path.name or path.name == "..":
         raise TransferError(f"get {sanitize(source)}: name a file or a folder")
     folder, name = (target, path.name) if target.is_dir() else (target.parent, target.name)
-    unpacker = Unpacker(folder, rename=name)
+    unpacker = Unpacker(folder, rename=name, shared=shared)
     try:
         _Transfer(machine, _GET, [str(path.parent), path.name], f"get {sanitize(source)}").receive(unpacker)
         return unpacker.finish()

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 
 from sandbox_magic.errors import TransferError
 from sandbox_magic.members import shown
+from sandbox_magic.reaching import reached
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from io import BufferedWriter
     from pathlib import Path
 
@@ -50,11 +51,11 @@ def _identity(status: os.stat_result) -> tuple[int, int, int]:
 class Landing:
     """Writes below one folder and never follows a link; no file has its own name before `commit`."""
 
-    def __init__(self, target: Path) -> None:
+    def __init__(self, target: Path, shared: Iterable[Path] = ()) -> None:
         if target.is_symlink():
             raise TransferError(f"{shown(target)} is a symbolic link: give {shown(target.resolve())} as the target")
-        with reporting(f"write to the folder {shown(target)}"):
-            self._root = os.open(target, _FOLDER)
+        with reporting(f"write to the folder {shown(target)}"), reached(target, shared) as (parent, name):
+            self._root = os.open(name, _FOLDER, dir_fd=parent)
         self._temporary = f".sandbox-magic-{secrets.token_hex(8)}-"
         self._folders: list[_Written] = []
         self._files: list[_Written] = []

@@ -205,8 +205,8 @@ class Outlets:
             line, _ = first_line(transport, _OPEN_SECONDS)
             if not line:
                 raise SessionError("no other place for the output of cells could be made in the sandbox")
-            first, _, pid = line.decode(errors="replace").partition(" ")
-            if first != token or not pid.isdigit():
+            first, _, pid = line.partition(b" ")
+            if first != token.encode() or not pid.isdigit():
                 raise SessionError("what was to hold the output of cells has said something else")
         except BaseException:
             transport.close()

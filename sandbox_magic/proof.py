@@ -113,7 +113,7 @@ def _memory(session: Session, machine: Machine) -> tuple[Limit, ...]:
 def _others(session: Session, _machine: Machine) -> tuple[Limit, ...]:
     processors = Limit("processors", UNKNOWN, "not tried: it takes long to tell a limit from a busy machine")
     counted = _run(session, _FORK.format(many=_MANY)).stdout.split()
-    made = max((int(word) for word in counted if word.isdigit()), default=0)
+    made = max((int(word) for word in counted if word.isdecimal()), default=0)
     why = f"{made} more processes could be made under a limit of {_PROCESSES}"
     verdict = UNKNOWN if made < _FEW else ENFORCED if made < _PROCESSES else NOT_ENFORCED
     return (Limit("processes", verdict, why), processors)

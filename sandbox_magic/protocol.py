@@ -40,8 +40,10 @@ class Output:
     data: bytes
 
     def __str__(self) -> str:
-        """Return the text without its last newline, so that ``on_output=print`` reads well."""
-        return self.data.decode(errors="replace").removesuffix("\n")
+        """Return the text without its last newline and what would steer a terminal: for ``on_output=print``."""
+        from sandbox_magic.ansi import AnsiFilter  # noqa: PLC0415 # its patterns take a while
+
+        return AnsiFilter(native_erase=True).feed(self.data.decode(errors="replace")).removesuffix("\n")
 
 
 @dataclass(frozen=True, slots=True)

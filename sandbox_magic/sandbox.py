@@ -345,7 +345,7 @@ class Sandbox:
         assert self._machine is not None
         path = PurePosixPath(self.spec.cwd, target)
         target += "/" if files.is_folder(self._machine, control, path) else ""
-        files.put(self._machine, Path(source), target, cwd=self.spec.cwd)
+        files.put(self._machine, Path(source), target, cwd=self.spec.cwd, shared=self.spec.shared)
 
     def get(self, source: str, target: str | Path = ".") -> list[Path]:
         """Copy a file or folder out of the sandbox; return the files that were written.
@@ -359,7 +359,7 @@ class Sandbox:
         """
         if str(target).endswith("/") and not Path(target).is_dir():
             raise TransferError(f"get: there is no folder {target} here; make it, or name a file")
-        return files.get(self._ready(), source, Path(target), cwd=self.spec.cwd)
+        return files.get(self._ready(), source, Path(target), cwd=self.spec.cwd, shared=self.spec.shared)
 
     def network(self, online: bool) -> None:
         """Put the whole sandbox on the network, or take it off, until told otherwise."""

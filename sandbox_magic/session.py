@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
+from sandbox_magic.ansi import sanitize
 from sandbox_magic.asking import NOTHING, Input, Reading
 from sandbox_magic.capture import Capture
 from sandbox_magic.control import ControlShell
@@ -219,7 +220,7 @@ class Session:
         """Export and change directory in a run of its own, which leaves ``$?`` alone."""
         run = self._aside(preparation(env, cwd))
         if run.exit_code != 0:
-            said = run.capture.output().decode(errors="replace").strip()[-300:]
+            said = sanitize(" ".join(run.capture.output().decode(errors="replace").split())[-300:])
             raise InvalidOptions(f"the cell was not run, its env or cwd cannot be set: {said}")
 
     def _aside(self, code: str) -> Run:

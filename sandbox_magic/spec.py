@@ -298,6 +298,11 @@ class SandboxSpec:
         return self.pids or self.limits.pids
 
     @property
+    def shared(self) -> tuple[Path, ...]:
+        """The folders of the host that the sandbox may change."""
+        return tuple(Path(mount.source) for mount in self.mounts if mount.writable)
+
+    @property
     def shm(self) -> Folder:
         """Where memory is shared by name."""
         return Folder("/dev/shm", min(self.limits.shm, self.memory_bytes // 4), 0)  # noqa: S108 # inside

@@ -208,10 +208,13 @@ class Relay:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         self._channels[number] = _Channel(number, close_in_child(ours))
-        work = threading.Thread(
-            target=self._work, args=(close_in_child(theirs),), name="sandbox-egress-client", daemon=True
-        )
-        work.start()
+        theirs = close_in_child(theirs)
+        work = threading.Thread(target=self._work, args=(theirs,), name="sandbox-egress-client", daemon=True)
+        try:
+            work.start()
+        except RuntimeError:  # this process has as many threads as it may: nobody serves it
+            theirs.close()
+            self._places.release()
 
     def _work(self, sock: socket.socket) -> None:
         try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import abc
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -24,6 +25,7 @@ RUNTIMES = "runtimes"  # choose what runs its processes
 LEASE = "lease"  # end by itself when nothing was heard of its owner for a time
 
 LABEL = "sandbox-magic"
+_PID = re.compile(r"[0-9]{1,9}")
 
 Progress = Callable[[str], None]
 
@@ -216,11 +218,14 @@ class Engine(abc.ABC):
     def remove(self, ident: str) -> None:
         """Remove one of them, whatever its state."""
 
-    def sweep(self) -> Sweep:
-        """Remove the sandboxes whose owner is provably dead, and say what became of each."""
+    def sweep(self, *, of: Owner | None = None) -> Sweep:
+        """Remove the sandboxes whose owner is provably dead, or only those `of` this one; say what became of each."""
         removed, left = [], []
         for found in self.found():
-            why = Owner.from_labels(found.labels).doubt(far=self.far)
+            owner = Owner.from_labels(found.labels)
+            if of is not None and owner != of:
+                continue
+            why = owner.doubt(far=self.far)
             if not why:
                 try:
                     self.remove(found.id)
@@ -259,7 +264,8 @@ class Owner:
         """Return the owner that is written on a sandbox; one that is never dead if the labels are not ours."""
         pid = labels.get("sandbox-magic.owner.pid", "")
         host = labels.get("sandbox-magic.owner.host", "")
-        return cls(host, int(pid) if pid.isdigit() else 0, labels.get("sandbox-magic.owner.started", ""))
+        number = int(pid) if _PID.fullmatch(pid) else 0  # anybody may label an image, and so what is made of it
+        return cls(host, number, labels.get("sandbox-magic.owner.started", ""))
 
     def labels(self) -> dict[str, str]:
         """Return what is written on a sandbox."""

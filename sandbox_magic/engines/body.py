@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
 from sandbox_magic.engines.keeper import KEEPER_USER, keeper
-from sandbox_magic.spec import DEFAULT_IMAGE, FILES_HARD, FILES_SOFT, SandboxSpec
+from sandbox_magic.spec import DEFAULT_IMAGE, FILES_HARD, FILES_SOFT, Folder, SandboxSpec
 
 BRIDGE = "bridge"
+_VOLUME, _VOLUME_FILES = 16 << 20, 1 << 12
 
 
 def container_body(  # what the engine adds to the wish
@@ -21,6 +23,7 @@ def container_body(  # what the engine adds to the wish
     lease: int | None = None,
     runtime: str | None = None,
     calls: str | None = None,
+    volumes: Iterable[str] = (),
 ) -> dict[str, Any]:
     """Return the arguments of the create request for `spec`; no I/O, so that a unit test can read them.
 
@@ -31,6 +34,7 @@ def container_body(  # what the engine adds to the wish
         lease: The keeper's.
         runtime: The engine's runtime; `None` is its own choice.
         calls: The table of system calls, as the engine wants to be told of it; `None` is its own.
+        volumes: The folders that the image declares as volumes; see `_in_memory`.
     """
     profile = spec.limits
     command = keeper(lease)
@@ -44,9 +48,10 @@ def container_body(  # what the engine adds to the wish
         "stdin_open": True,
         "tty": False,
         "detach": False,  # with stdin_open this is how the SDK sets StdinOnce
+        "use_config_proxy": False,  # the SDK would tell every sandbox the user's proxies, with their passwords
         "labels": dict(labels),
         "stop_signal": "SIGKILL",
-        "host_config": _limits(spec, cpus) | _walls(spec, calls) | {"runtime": runtime},
+        "host_config": _limits(spec, cpus) | _walls(spec, calls, volumes) | {"runtime": runtime},
     }
 
 
@@ -73,7 +78,7 @@ def _limits(spec: SandboxSpec, cpus: float) -> dict[str, Any]:
     }
 
 
-def _walls(spec: SandboxSpec, calls: str | None) -> dict[str, Any]:
+def _walls(spec: SandboxSpec, calls: str | None, volumes: Iterable[str]) -> dict[str, Any]:
     profile = spec.limits
     host: dict[str, Any] = {
         "auto_remove": True,
@@ -100,14 +105,26 @@ def _walls(spec: SandboxSpec, calls: str | None) -> dict[str, Any]:
         host["cap_drop"], host["cap_add"] = ["ALL"], list(profile.capabilities)
         host["security_opt"] += [f"seccomp={calls}"] if calls else []
     if profile.read_only:
-        owner = _numeric(spec.user or profile.user)
         host["read_only"] = True
-        host["tmpfs"] = {
-            folder.path: f"rw,{'exec' * folder.programs or 'noexec'},nosuid,nodev,size={folder.size},mode=1777"
-            f",nr_inodes={folder.files}" + owner * (folder.path != "/tmp")  # noqa: S108 # inside; it is everybody's
-            for folder in spec.folders
-        }
+        host["tmpfs"] = _in_memory(spec, volumes)
     return host
+
+
+def _in_memory(spec: SandboxSpec, volumes: Iterable[str]) -> dict[str, str]:
+    """Return the folders in memory of a sandbox with a read-only root, each with its options.
+
+    What the image declares as a volume would be a folder on the engine's disk, without a bound: it is a small one in
+    memory instead.
+    """
+    owner = _numeric(spec.user or spec.limits.user)
+    known = {*(folder.path for folder in spec.folders), *(mount.target for mount in spec.mounts)}
+    more = {str(PurePosixPath(path)) for path in volumes} - {str(PurePosixPath(path)) for path in known}
+    size = min(_VOLUME, spec.memory_bytes // 32 // max(1, len(more)))
+    return {
+        folder.path: f"rw,{'exec' * folder.programs or 'noexec'},nosuid,nodev,size={folder.size},mode=1777"
+        f",nr_inodes={folder.files}" + owner * (folder.path != "/tmp")  # noqa: S108 # inside; it is everybody's
+        for folder in (*spec.folders, *(Folder(path, size, _VOLUME_FILES, programs=False) for path in sorted(more)))
+    }
 
 
 def _numeric(user: str | None) -> str:

@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sandbox_magic.engines import bwrap, cgroups, limits, pinning, scopes, seccomp, traces
-from sandbox_magic.engines.base import Engine, Found, Machine, Probe, Progress, Sweep, labels_of_mine, silent
+from sandbox_magic.engines.base import Engine, Found, Machine, Owner, Probe, Progress, Sweep, labels_of_mine, silent
 from sandbox_magic.engines.bubblewrap_arguments import (
     ETC_COPIED,
     HOME,
@@ -155,7 +155,7 @@ class BubblewrapMachine(Machine):
         raise EngineError("the sandbox starts no more processes: none is free, or something inside holds them up")
 
     def _exit_code(self, name: str) -> int | None:
-        word = self._reports.wait(name, str.isdigit, _EXIT_SECONDS)
+        word = self._reports.wait(name, str.isdecimal, _EXIT_SECONDS)
         return int(word) if word else None
 
     def describe(self) -> dict[str, object]:
@@ -349,8 +349,8 @@ class BubblewrapEngine(Engine):
     def remove(self, ident: str) -> None:
         traces.Trace(ident).end()
 
-    def sweep(self) -> Sweep:
-        over, known = traces.tidy(), super().sweep()
+    def sweep(self, *, of: Owner | None = None) -> Sweep:
+        over, known = traces.tidy(), super().sweep(of=of)
         return Sweep((*over, *known.removed), known.left)
 
 

@@ -12,7 +12,7 @@ import contextlib
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from sandbox_magic.engines.base import (
     Engine,
     Found,
     Machine,
+    Owner,
     Probe,
     Progress,
     Sweep,
@@ -36,6 +37,7 @@ from sandbox_magic.engines.base import (
 from sandbox_magic.engines.body import BRIDGE, container_body, open_folder, processors
 from sandbox_magic.engines.endpoints import Connection, docker_places, first
 from sandbox_magic.engines.holes import components
+from sandbox_magic.engines.janitor import janitor
 from sandbox_magic.engines.keeper import KEEPER_USER
 from sandbox_magic.errors import EngineError, EngineUnavailable, ImageNotFound, LimitNotEnforced
 from sandbox_magic.spec import DEFAULT_IMAGE, SandboxSpec
@@ -190,6 +192,7 @@ class DockerMachine(Machine):
             self._state()  # a frozen one must not cost the patience that a removal needs
             if not sdk.remove(self._api, self.id):
                 self._wait_gone()
+            janitor().released()
         except EngineUnavailable as error:
             raise EngineUnavailable(f"{error}; {self.id[:12]} ends by itself, for we let go of it") from None
         finally:
@@ -239,12 +242,18 @@ class DockerEngine(Engine):
     def far(self) -> bool:  # type: ignore[override] # it is known once there is a connection
         return self._connection is not None and self._connection.endpoint.remote
 
+    @property
+    def _address(self) -> str:
+        """Where it is, for another process of ours; empty if that finds it as we did."""
+        endpoint = self._connection.endpoint if self._connection is not None else None
+        return "" if endpoint is None or endpoint.context else endpoint.url
+
     def lease(self, spec: SandboxSpec) -> int | None:
         """Return after how many seconds without a sign of us a sandbox ends by itself; `None`: it has other means."""
         return spec.lease or (REMOTE_LEASE_SECONDS if self.far else self.local_lease)
 
-    def body(self, spec: SandboxSpec, labels: Mapping[str, str]) -> dict[str, Any]:
-        """Return the arguments of the create request."""
+    def body(self, spec: SandboxSpec, labels: Mapping[str, str], volumes: Iterable[str] = ()) -> dict[str, Any]:
+        """Return the arguments of the create request; `volumes` are those of the image."""
         body = container_body(
             spec,
             labels=labels,
@@ -252,6 +261,7 @@ class DockerEngine(Engine):
             lease=self.lease(spec),
             runtime=self.about.asked(spec),
             calls=self.table(),
+            volumes=volumes,
         )
         if not self.about.shares_processors:  # the engine would refuse the whole request
             if not spec.allow_degraded:
@@ -302,10 +312,12 @@ class DockerEngine(Engine):
         sdk.call(sdk.with_patience(api, _ANSWER_SECONDS).ping)  # what follows has more patience
         self._remove_unsure()
         mark = secrets.token_hex(8)
-        arguments = self.body(spec, labels_of_mine(name) | {_START: mark})
+        volumes = self._volumes(spec, progress) if spec.limits.read_only else ()
+        arguments = self.body(spec, labels_of_mine(name) | {_START: mark}, volumes)
         disconnect = not spec.online and arguments["host_config"]["network_mode"] == BRIDGE
         arguments["host_config"] = api.create_host_config(**arguments["host_config"])
         ident, keeper = "", None
+        janitor().expect(self.name, self._address)
         try:
             ident = self._create(arguments, arguments["image"], progress)
             keeper = _attach(api, ident)  # or its first words are lost; with this Podman sets up its loopback
@@ -329,6 +341,7 @@ class DockerEngine(Engine):
             with contextlib.suppress(EngineUnavailable):
                 if ident:
                     self.remove(ident)
+                janitor().released()
                 return
         self._unsure[mark] = _LOOKS
         if not isinstance(error, EngineUnavailable):  # interrupted: the engine answers
@@ -345,6 +358,15 @@ class DockerEngine(Engine):
                 if not self._unsure[mark]:
                     del self._unsure[mark]
 
+    def _volumes(self, spec: SandboxSpec, progress: Progress) -> Iterable[str]:
+        api, image = self._connect().api, spec.image or DEFAULT_IMAGE
+        try:
+            facts = sdk.call(api.inspect_image, image)
+        except ImageNotFound:
+            pull.image(api, image, progress)
+            facts = sdk.call(api.inspect_image, image)
+        return (facts.get("Config") or {}).get("Volumes") or ()
+
     def _create(self, arguments: dict[str, Any], image: str, progress: Progress) -> str:
         api = self._connect().api
         try:
@@ -359,9 +381,9 @@ class DockerEngine(Engine):
     def found(self) -> list[Found]:
         return [Found(entry["Id"], entry.get("Labels") or {}) for entry in self._listed(LABEL)]
 
-    def sweep(self) -> Sweep:
+    def sweep(self, *, of: Owner | None = None) -> Sweep:
         self._remove_unsure()
-        return super().sweep()
+        return super().sweep(of=of)
 
     def remove(self, ident: str) -> None:
         sdk.remove(self._connect().api, ident)

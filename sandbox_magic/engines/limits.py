@@ -111,7 +111,7 @@ def counts(said: Told) -> dict[str, int]:
     for limit, (names, word) in _COUNTERS.items():
         for line in (line for name in names for line in said.get(f"{_GROUPS}/{name}", ())):
             key, _, number = line.partition(" ")
-            if key == word and number.isdigit():
+            if key == word and number.isdecimal():
                 found[limit] = int(number)
     return found
 
@@ -133,7 +133,7 @@ def groups(wish: Wish, said: Told) -> Iterator[str]:
     if not _within(pids, wish.pids):
         yield f"processes ({pids} instead of {wish.pids})"
     shares = one("cpu.max").split() if newer else [one("cpu/cpu.cfs_quota_us"), one("cpu/cpu.cfs_period_us")]
-    if not (all(map(str.isdigit, shares)) and int(shares[0]) <= int(shares[1]) * (wish.cpus + 0.001)):
+    if not (all(map(str.isdecimal, shares)) and int(shares[0]) <= int(shares[1]) * (wish.cpus + 0.001)):
         yield f"processors ({shares[0]} instead of {wish.cpus:g})"
 
 
@@ -169,8 +169,8 @@ def _read(file: str) -> str:
 
 
 def _within(found: str, most: int) -> bool:
-    return found.isdigit() and int(found) <= most
+    return found.isdecimal() and int(found) <= most
 
 
 def _in_bytes(text: str) -> str:
-    return str(int(text[:-1]) << 10) if text.endswith("k") and text[:-1].isdigit() else text
+    return str(int(text[:-1]) << 10) if text.endswith("k") and text[:-1].isdecimal() else text

@@ -11,7 +11,8 @@ import contextlib
 import platform
 import re
 import resource
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -20,12 +21,13 @@ from sandbox_magic.engines import limits, sdk, seccomp
 from sandbox_magic.engines.base import RUNTIMES
 from sandbox_magic.engines.docker import DockerEngine
 from sandbox_magic.engines.endpoints import Connection, first, podman_places
-from sandbox_magic.errors import EngineError
+from sandbox_magic.errors import EngineError, EngineUnavailable
 from sandbox_magic.spec import SandboxSpec
 
 # Podman copies this machine's /etc/hosts into every sandbox: names and addresses of a network that it shall not see.
 _HOSTS = "printf '127.0.0.1\\tlocalhost sandbox\\n::1\\tlocalhost\\n' 2>/dev/null >/etc/hosts\n"
 _NO_HOSTS = {"Type": "bind", "Source": "/dev/null", "Target": "/etc/hosts", "ReadOnly": True}
+_AGAIN = (0.05, 0.1, 0.2, 0.5, 1.0)  # seconds
 _PROCESSES = 32768  # more than any profile's; the smallest limit of process ids
 
 
@@ -48,8 +50,19 @@ class PodmanEngine(DockerEngine):
         asked = super().wish(spec)
         return replace(asked, folders=tuple(replace(folder, files=0) for folder in asked.folders))
 
-    def body(self, spec: SandboxSpec, labels: Mapping[str, str]) -> dict[str, Any]:
-        return podman_body(super().body(spec, labels))
+    def body(self, spec: SandboxSpec, labels: Mapping[str, str], volumes: Iterable[str] = ()) -> dict[str, Any]:
+        return podman_body(super().body(spec, labels, volumes))
+
+    def _listed(self, label: str) -> list[dict[str, Any]]:
+        """Ask again: it answers with a failure where a container of the list ends in this moment."""
+        for pause in _AGAIN:
+            try:
+                return super()._listed(label)
+            except EngineUnavailable:
+                raise
+            except EngineError:
+                time.sleep(pause)  # nothing tells when it has ended
+        return super()._listed(label)
 
     def remove(self, ident: str) -> None:
         """Stop it first: of one that was prepared and never started a removal alone forgets a file."""

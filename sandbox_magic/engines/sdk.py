@@ -6,6 +6,7 @@ import select
 import socket
 from typing import Any
 
+from sandbox_magic.ansi import sanitize
 from sandbox_magic.errors import EngineError, EngineUnavailable, ImageNotFound
 
 
@@ -79,10 +80,15 @@ def _translated(error: Exception) -> EngineError:
     if isinstance(error, Missing):
         return ImageNotFound("", str(error.explanation))
     if _gone(error):
-        return EngineError(f"the container is gone: {getattr(error, 'explanation', error)}")
+        return EngineError(f"the container is gone: {_said(getattr(error, 'explanation', error))}")
     if isinstance(error, APIError):
-        return EngineError(f"the engine refused: {error.explanation or error}")
+        return EngineError(f"the engine refused: {_said(error.explanation or error)}")
     return EngineUnavailable(f"the engine does not answer any more: {' '.join(str(error).split())[:200]}")
+
+
+def _said(words: object) -> str:
+    """Return what an engine says, which may quote an image, as one line."""
+    return sanitize(" ".join(str(words).split()))
 
 
 def raw(stream: Any) -> Any:

@@ -32,8 +32,10 @@ def home() -> Path:
     """
     if os.getuid() == 0:
         path = Path("/run/sandbox-magic")
-    else:
-        path = Path(os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/run-{os.getuid()}") / "sandbox-magic"  # noqa: S108 # checked below
+    elif runtime := os.environ.get("XDG_RUNTIME_DIR"):
+        path = Path(runtime, "sandbox-magic")
+    else:  # in /tmp itself, where nobody can rename or remove what is another's: a folder in between might be another's
+        path = Path(f"/tmp/sandbox-magic-{os.getuid()}")  # noqa: S108 # checked below
     try:
         path.mkdir(mode=0o711, parents=True, exist_ok=True)
         facts = path.lstat()

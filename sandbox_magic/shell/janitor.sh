@@ -1,5 +1,8 @@
-# Outlives the process that started it by a moment: paths on stdin, one a line; when stdin ends, they are removed.
-# A control group can be removed once its last process is gone.
+# Outlives the process that started it by a moment: sh janitor.sh PYTHON SWEEP. On stdin, a line each: a path, which is
+# removed when stdin ends; `+ENGINE=ADDRESS`, a container is made there; `-`, one of those is gone. If some are not, the
+# SWEEP looks for them. A control group can be removed once its last process is gone.
+python=$1 sweep=$2 made=0 engines=
+shift 2
 
 # strays NAME: end the bubblewraps that were being started for the sandbox of this name; see engines/traces.py
 strays() {
@@ -11,8 +14,12 @@ strays() {
   done
 }
 
-while IFS= read -r path; do
-  set -- "$@" "$path"
+while IFS= read -r line; do
+  case $line in
+  +*) made=$((made + 1)); case " $engines " in *" ${line#+} "*) ;; *) engines="$engines ${line#+}" ;; esac ;;
+  -) made=$((made - 1)) ;;
+  *) set -- "$@" "$line" ;;
+  esac
 done
 tries=0
 while [ $# -gt 0 ] && [ $((tries += 1)) -lt 100 ]; do
@@ -31,4 +38,10 @@ while [ $# -gt 0 ] && [ $((tries += 1)) -lt 100 ]; do
     [ ! -e "$path" ] || set -- "$@" "$path"
   done
   [ $# -eq 0 ] || sleep 0.05
+done
+[ "$made" -gt 0 ] && [ -n "$python" ] || exit 0
+set -f
+sleep 2                              # most end by themselves, and at once
+for each in $engines; do
+  "$python" -P -c "$sweep" "$each"
 done

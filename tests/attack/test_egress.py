@@ -11,6 +11,7 @@ import contextlib
 import re
 import shlex
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -232,6 +233,34 @@ def test_connect_smuggling(scene: Scene) -> None:
     assert [access.name for access in scene.box.network_log[before:]] == ["allowed.example"]
     for header in ("Content-Length: 5", "Transfer-Encoding: chunked"):
         scene.refused(connect(scene.host, None, header) + "hello" + connect(evil), 400)
+
+
+def hello(name: str, pieces: int = 1) -> str:
+    """Return the first words of TLS for a server of this name, in so many records."""
+    said = ssl.MemoryBIO()
+    client = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), said, server_hostname=name)
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    record = said.read()
+    kind, message, length = record[:3], record[5:], -(-len(record[5:]) // pieces)
+    split = [message[at : at + length] for at in range(0, len(message), length)]
+    return b"".join(kind + len(part).to_bytes(2) + part for part in split).decode("latin-1")
+
+
+@attack("a tunnel to an allowed name whose TLS asks for another (SNI)")
+def test_another_name_in_tls(scene: Scene) -> None:
+    heard = len(scene.allowed.heard)
+    for name, pieces in (("secret.example", 1), ("secret.example", 5), ("SECRET.example", 2), ("a.allowed.example", 1)):
+        answer = scene.send(connect(scene.host) + hello(name, pieces))
+        assert answer.startswith("HTTP/1.1 200 ") and answer.endswith("\x15\x03\x03\x00\x02\x02p"), "TLS's own alert"
+        access = scene.box.network_log[-1]
+        assert not access.allowed and f"TLS asks there for {name.lower()!r}" in access.reason
+    for broken in (hello("secret.example", 9), hello("secret.example").replace("secret", "secret\0")):
+        scene.send(connect(scene.host) + broken)
+        assert not scene.box.network_log[-1].allowed
+    assert len(scene.allowed.heard) == heard, "not a byte of them went out"
+    scene.send(connect(scene.host) + hello("allowed.example", 3) + "\r\n\r\n")
+    assert scene.box.network_log[-1].allowed and len(scene.allowed.heard) > heard
 
 
 @attack("a request hidden in the body of another (two lengths)")

@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 from escape_corpus import ESCAPES
 from terminal_model import acts, harmless
 
+from sandbox_magic import InvalidOptions, Sandbox
 from sandbox_magic.ansi import sanitize
-from sandbox_magic.errors import CommandFailed, TransferError
+from sandbox_magic.errors import CommandFailed, EngineError, TransferError
 from sandbox_magic.jupyter.control import table
 from sandbox_magic.jupyter.status import one_line
 from sandbox_magic.jupyter.view import CellView
@@ -73,6 +75,10 @@ SINKS: dict[str, Callable[[str], str]] = {
     "a row of a table": lambda text: table([("job", text, "running")]),
     "the display of a result": lambda text: repr(_result(text)),
     "the page of a result": lambda text: _result(text)._repr_mimebundle_()["text/html"],
+    "any error of ours": lambda text: "".join(EngineError(text.replace("\n", " "))._render_traceback_()),
+    "a note to a failed command": lambda text: "".join(
+        CommandFailed(replace(_result("x"), notes=(text.replace("\n", " "),)))._render_traceback_()
+    ).partition("\n")[2],
     "a failed transfer": lambda text: "".join(TransferError(f"get: {shown(text)}")._render_traceback_()),
     "a failed command": lambda text: "".join(CommandFailed(_result(text))._render_traceback_()),
 }
@@ -100,6 +106,23 @@ def test_names_and_messages_pass_a_filter_too(sink: str) -> None:
         assert not {char for char in told if 0xE0000 <= ord(char) <= 0xE0FFF or char in "\u202e\u2066"}
         if "page" in sink:
             assert "<script" not in told and "<img" not in told
+
+
+@pytest.mark.attack("output", "the corpus as a piece of output that a program prints")
+def test_a_piece_that_is_printed() -> None:
+    for text in ESCAPES.values():
+        harmless(str(Output(STDOUT, text.encode("utf-8", "surrogatepass"))), terminal=True)
+
+
+@pytest.mark.attack("output", "have the shell answer with escapes when a folder or a variable cannot be set")
+def test_a_refusal_that_the_shell_words() -> None:
+    with Sandbox(engine="bubblewrap") as box:
+        box.run("set -x; PS4=$'\\e]0;evil\\a'; trap 'printf \"\\033]52;c;evil\\007\" >&2' DEBUG; readonly X=1")
+        for wish in ({"cwd": "/nope"}, {"env": {"X": "2"}}):
+            with pytest.raises(InvalidOptions, match="evil") as refusal:
+                box.run("true", **wish)  # type: ignore[arg-type] # one of two
+            harmless(str(refusal.value))
+            assert "\x1b" not in str(refusal.value)
 
 
 @pytest.mark.attack("output", "an escape begun on stdout and ended on stderr")

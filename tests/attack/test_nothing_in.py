@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import socket
@@ -53,6 +54,18 @@ def test_no_name_is_that_of_a_secret(inside: Sandbox, canary: Canary) -> None:
     assert search(inside, "sought-for", NAMES) == "/tmp/sought-for\n", "the search does not find what is there"
     if found := search(inside, canary.word, NAMES):
         raise Breach(found)
+
+
+@pytest.mark.attack("secrets", "the proxies of the user's Docker configuration, with their passwords")
+@pytest.mark.parametrize("engine", ["docker", "podman"])
+def test_no_proxy_is_told(engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The SDK would put them into the environment of whatever it makes, as the docker command does."""
+    proxy = "http://user:sought-for@proxy.example:3128"
+    (tmp_path / "config.json").write_text(json.dumps({"proxies": {"default": {"httpProxy": proxy}}}))
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    with Sandbox(engine=engine) as box:
+        if found := box.run("env; cat /proc/1/environ | tr '\\0' '\\n'").stdout.count("sought-for"):
+            raise Breach(found)
 
 
 @pytest.mark.attack("secrets", "search environment, arguments and mounts of all processes")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tries import Breach
 
-from sandbox_magic import Sandbox
+from sandbox_magic import Sandbox, SandboxSpec
+from sandbox_magic.engines import find_engine
+from sandbox_magic.engines.docker import DockerEngine
 
 FIVE, MOST = 0xCB, 0xA00405FB  # CHOWN DAC_OVERRIDE FOWNER SETGID SETUID; an engine's fourteen less NET_RAW and MKNOD
 MB, GB = 1 << 20, 1 << 30
@@ -94,6 +98,33 @@ def test_where_one_may_write(known: tuple[Sandbox, Expected]) -> None:
     assert written == ([] if expected.read_only else ["/", "/usr", "/etc", "/opt", "/var"])
     assert box.run("for f in /tmp /work /dev/shm; do : >$f/x || exit; done").exit_code == 0
     assert box.run("printf '#!/bin/sh\\necho ran' >/tmp/p; chmod +x /tmp/p; /tmp/p").stdout == "ran\n"
+
+
+@pytest.fixture(params=["docker", "podman"])
+def with_volume(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
+    """An engine, and an image that declares a folder as a volume."""
+    engine = find_engine(SandboxSpec(engine=request.param))
+    assert isinstance(engine, DockerEngine)
+    api, name = engine._connect().api, f"sandbox-volume-{secrets.token_hex(4)}"
+    made = api.create_container("busybox:latest", ["true"])["Id"]
+    try:
+        api.commit(made, name, "latest", changes=["VOLUME /data"])
+    finally:
+        engine.remove(made)
+    yield engine.name, f"{name}:latest"
+    api.remove_image(f"{name}:latest")
+
+
+@pytest.mark.attack("limits", "fill a folder that the image declares as a volume of its own", bounded=True)
+def test_a_volume_of_the_image(with_volume: tuple[str, str]) -> None:
+    """It would be a folder on this machine's disk, of any size."""
+    engine, image = with_volume
+    with Sandbox(image, engine=engine, profile="sealed") as box:
+        result = box.run("head -c 40000000 /dev/zero >/data/full; ls -l /data/full")
+        size = int(result.stdout.split()[4])
+    if size >= 40_000_000:
+        raise Breach(result.output)
+    assert 1 << 20 <= size <= 16 << 20, result.output
 
 
 @pytest.mark.attack("profiles", "reach what an engine masks in /proc and /sys")

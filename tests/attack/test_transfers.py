@@ -81,6 +81,27 @@ def test_a_source_that_is_swapped(shared: Path, engine: str) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.attack("transfers", "leave links in a writable folder, which then a put reads and a get writes by")
+def test_links_that_wait_in_a_shared_folder(shared: Path, engine: str) -> None:
+    """The user names a file of his folder, which the sandbox has replaced meanwhile."""
+    outside = shared.parent / "outside"
+    before = snapshot(outside)
+    with Sandbox(engine=engine, mounts=[f"{shared}:/data:rw"]) as box:
+        box.run(f"cd /data; rm -r tree/f; ln -s {outside}/secret tree/f; ln -s {outside} out; ln -s .. up", check=True)
+        box.run("echo evil >/tmp/new; mkdir /tmp/folder; echo evil >/tmp/folder/secret", check=True)
+        for source in ("tree/f", "out/secret", "out", "up/outside/secret"):
+            with pytest.raises(TransferError, match="which a sandbox may have made"):
+                box.put(shared / source, "/tmp/put")
+        for source, target in (("new", "out/new"), ("new", "up/outside"), ("folder", "up/outside/folder")):
+            with pytest.raises(TransferError, match="link"):
+                box.get(f"/tmp/{source}", shared / target)
+        box.put(shared / "tree" / "d", "/tmp/put")
+        if SECRET in (found := box.run("cat /tmp/put/*").stdout) or snapshot(outside) != before:
+            raise Breach(found)
+        assert found == "harmless"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.attack("transfers", "put to where links lead out: nothing of this machine is written")
 def test_a_put_that_is_redirected(shared: Path, engine: str, tmp_path: Path) -> None:
     (tmp_path / "new").write_text("new")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,6 +59,33 @@ def test_gc_ends_a_child_that_waits_for_its_dead_parent(stray: traces.Trace) -> 
     assert stray.ident in find_engine(SandboxSpec(engine="bubblewrap")).sweep().removed
     until("it still waits", lambda: not waiting(stray.ident))
     assert not stray.folder.exists()
+
+
+@pytest.mark.parametrize(("released", "looks"), [(1, ["docker=unix:///somewhere", "podman="]), (3, [])])
+def test_the_janitor_looks_for_containers_that_were_not_released(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, released: int, looks: list[str]
+) -> None:
+    program, told = tmp_path / "python", tmp_path / "told"
+    program.write_text(f'#!/bin/sh\necho "$4" >>{told}\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    janitor = Janitor()
+    for place in (("docker", "unix:///somewhere"), ("podman", ""), ("docker", "unix:///somewhere")):
+        janitor.expect(*place)
+    for _ in range(released):
+        janitor.released()
+    janitor.close_in_child()  # as the end of its owner does
+    until("it goes on", lambda: not [path for path in commands() if str(program) in path])
+    assert (told.read_text().split() if told.exists() else []) == looks
+
+
+def commands() -> list[str]:
+    """Return what all processes were started by."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            found.append((entry / "cmdline").read_text(errors="replace"))
+    return found
 
 
 def test_the_janitor_ends_it_too(stray: traces.Trace) -> None:

@@ -24,11 +24,13 @@ OWNERS = {
     "contained": Owner(f"{MACHINE}/{BOOT}/pid:[1]", 999_999_999, "1"),
     "unlabelled": Owner("", 0, ""),
 }
+FORGED = {f"{LABEL}.owner.pid": "²", f"{LABEL}.owner.host": Owner.me().host}  # an image's label is one of what it makes
 KEPT = {
     "live": f"its owner, process {os.getpid()}, lives",
     "elsewhere": "its owner is on another machine",
     "contained": "its owner, process 999999999, is in another container, where it cannot be looked for",
     "unlabelled": "nobody is named as its owner",
+    "forged": "nobody is named as its owner",
 }
 
 
@@ -51,7 +53,8 @@ def engine(request: pytest.FixtureRequest) -> Engine:
 @pytest.fixture
 def made(engine: Engine) -> Iterator[dict[str, str]]:
     """The ids of sandboxes, one for each owner."""
-    made = {name: make(engine, {LABEL: "1"} | owner.labels()) for name, owner in OWNERS.items()}
+    labels = {name: owner.labels() for name, owner in OWNERS.items()} | {"forged": FORGED}
+    made = {name: make(engine, {LABEL: "1"} | one) for name, one in labels.items()}
     yield made
     for ident in made.values():
         engine.remove(ident)

@@ -87,6 +87,20 @@ def test_sealed_is_read_only_with_bounded_folders() -> None:
     assert "read_only" not in host(SandboxSpec())
 
 
+def test_what_an_image_declares_as_a_volume_is_bounded_in_sealed(tmp_path: Path) -> None:
+    spec = SandboxSpec(profile="sealed", memory=64 << 20, mounts=(Mount(str(tmp_path), "/in"),))
+    volumes = ["/data", "/work/", "/in", "/more/of/it"]
+    asked = container_body(spec, labels={}, cpus=2, volumes=volumes)["host_config"]["tmpfs"]
+    assert set(asked) == {"/tmp", "/run", "/work", "/data", "/more/of/it"}
+    sizes = [int(options.partition("size=")[2].partition(",")[0]) for options in asked.values()]
+    assert sum(sizes) + spec.shm.size < 64 << 20, "a full one is an error, not the end of processes"
+    assert asked["/work"] == host(spec)["tmpfs"]["/work"]
+
+
+def test_no_setting_of_the_users_docker_reaches_a_sandbox() -> None:
+    assert container_body(SandboxSpec(), labels={}, cpus=2)["use_config_proxy"] is False
+
+
 @pytest.mark.parametrize("profile", PROFILES)
 def test_the_table_of_system_calls_is_ours_but_in_open(profile: str) -> None:
     options = container_body(SandboxSpec(profile=profile), labels={}, cpus=2, calls="{}")["host_config"]["security_opt"]

@@ -16,7 +16,7 @@ import sandbox_magic
 from sandbox_magic import CommandFailed, CommandTimeout, ImageNotFound, InvalidOptions, Mount, Sandbox, SandboxSpec
 from sandbox_magic.asking import Input
 from sandbox_magic.capture import Capture
-from sandbox_magic.engines.base import Machine, Owner
+from sandbox_magic.engines.base import LABEL, Machine, Owner
 from sandbox_magic.protocol import Output
 from sandbox_magic.result import Result
 from sandbox_magic.running import preparation
@@ -121,6 +121,10 @@ def test_secrets_are_not_in_the_repr() -> None:
     assert "tweet" not in repr(SandboxSpec(env=(("KEY", "tweet"),)))
 
 
+# An image can carry any label, and so whatever is made of it: none may end a sweep.
+FORGED = ("²", "-1", "9" * 20, "9" * 9999, "1 ", "")
+
+
 def test_owner() -> None:
     me = Owner.me()
     assert Owner.from_labels(me.labels()) == me
@@ -131,6 +135,7 @@ def test_owner() -> None:
     for owner, near, far in (
         (me, "lives", "lives"),
         (Owner.from_labels({}), "nobody", "nobody"),
+        *((Owner.from_labels(me.labels() | {f"{LABEL}.owner.pid": forged}), "nobody", "nobody") for forged in FORGED),
         (Owner(f"other-machine/{boot}/{namespace}", pid, "1"), "another machine", "another machine"),
         (Owner(f"{machine}/earlier-boot/{namespace}", pid, started), "", "another machine, or"),
         (Owner(f"{machine}/{boot}/pid:[1]", 999_999_999, "1"), "another container", "another container"),
