@@ -82,8 +82,9 @@ class Network:
             self.gate.hang_up()
 
     def switch(self, machine: Machine, online: bool) -> None:
-        """Put the machine on the network, or take it off, until told otherwise."""
-        self._connect(machine, online)
+        """Put the machine on the network, or take it off, until told otherwise; where it is so for good, that is it."""
+        if online != self.online or NETWORK_SWITCH in machine.capabilities:
+            self._connect(machine, online)
         self.online = online
         self.gate.for_now((), online=online)
 

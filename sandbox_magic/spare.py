@@ -30,7 +30,7 @@ LINGER_SECONDS = 30.0  # after the last one was closed
 
 def session_in(machine: Machine, spec: SandboxSpec, env: Mapping[str, str], *, alone: bool = True) -> Session:
     """Return a session of a wish; it is not open yet."""
-    env = TOOL_ENVIRONMENT | {"HOME": machine.home} | dict(env) | dict(spec.env)
+    env = TOOL_ENVIRONMENT | ({"HOME": machine.home} if machine.home else {}) | dict(env) | dict(spec.env)
     return Session(machine, env=env, shell=spec.shell, restore=spec.restore, alone=alone)
 
 

@@ -69,7 +69,7 @@ class Settings(Magics):  # type: ignore[misc, unused-ignore] # untyped in the ol
     """
 
     image = Unicode(None, allow_none=True, help="Image of a new sandbox; None: debian:stable-slim.").tag(config=True)
-    engine = Unicode(_SPEC.engine, help="What runs a new sandbox: auto, docker or podman.").tag(config=True)
+    engine = Unicode(_SPEC.engine, help="What runs a new sandbox: auto, docker, podman or bubblewrap.").tag(config=True)
     profile = Unicode(_SPEC.profile, help="How closed a new sandbox is: sealed, standard, open.").tag(config=True)
     memory = Unicode(None, allow_none=True, help="Memory limit of a new sandbox, such as 2g.").tag(config=True)
     cpus = Float(None, allow_none=True, help="How many processors a new sandbox may use.").tag(config=True)

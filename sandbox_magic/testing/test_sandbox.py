@@ -145,6 +145,7 @@ def test_sealed(wish: dict[str, Any]) -> None:
         assert box.run(
             "id -u; touch /root-file || touch /usr/x || echo refused; echo ok >/work/f; cat /work/f"
         ).stdout == ("10001\nrefused\nok\n")
+        assert box.run("echo mine >~/f && cat ~/f").stdout == "mine\n", "its home is a folder that it may write to"
         with pytest.raises(TransferError):
             box.get("/work/none", ".")
 
