@@ -134,6 +134,11 @@ def test_the_walls_of_standard(box: Sandbox) -> None:
     assert facts["network interfaces"] == "lo"
 
 
+def test_offline_can_always_be_asked_for(box: Sandbox) -> None:
+    box.network(False)
+    assert not box.online
+
+
 def test_nothing_of_the_host_is_inside(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CANARY_SECRET", "tweet")
     assert "tweet" not in box.run("env; set").stdout

@@ -197,6 +197,7 @@ def test_importing_is_light() -> None:
         "print([m for m in ('IPython', 'docker', 'requests') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "[]\n"
+    assert set(sandbox_magic.__all__) <= set(dir(sandbox_magic)), "an editor offers what is not imported yet, too"
     for name in sandbox_magic.__all__:
         assert getattr(sandbox_magic, name) is not None
     with pytest.raises(AttributeError):
