@@ -115,8 +115,7 @@ def start(  # noqa: PLR0913 # what a cell has
     quiet: bool,
 ) -> Job:
     """Start the cell as a job, bind its variables now and when it ends, and show its tail."""
-    tail = Tail(shell, quiet=quiet)
-    begun = time.monotonic()
+    tail, begun = Tail(shell, quiet=quiet), time.monotonic()
 
     def on_end(job: Job) -> None:
         if job.result is not None:
