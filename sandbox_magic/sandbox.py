@@ -239,7 +239,7 @@ class Sandbox:
                 session.run(
                     code,
                     timeout=timeout,
-                    given=given,
+                    stdin=given,
                     on_output=Echo(on_output) if echo else on_output,
                     env={**proxies, **env} if proxies and env else env or proxies,
                     cwd=cwd,

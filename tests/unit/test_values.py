@@ -79,6 +79,7 @@ def test_wishes_that_cannot_be(wish: dict) -> None:
         *({"timeout": value} for value in ("x", -1, 0, float("nan"), True)),
         {"on_output": 5},
         {"code": b"true"},
+        {"stdin": 5},
     ],
 )
 def test_runs_that_cannot_be(options: dict) -> None:
