@@ -143,10 +143,8 @@ class Network:
                 return
             self.end()
             self._progress("opening the way to what was named")
-            try:
-                self._relay = Relay(machine, lambda client: serve(client, self.gate))
-            finally:
-                self._progress("")
+            self._relay = Relay(machine, lambda client: serve(client, self.gate))
+            self._progress("")
             self._untold |= not self._used
             self._used = True
 
@@ -154,10 +152,8 @@ class Network:
         if NETWORK_SWITCH not in machine.capabilities:
             raise InvalidOptions(_NO_SWITCH)
         self._progress("connecting the network" if online else "")
-        try:
-            machine.network(online)
-        finally:
-            self._progress("")
+        machine.network(online)
+        self._progress("")
 
 
 def _names(wish: Wish) -> tuple[Destination, ...]:

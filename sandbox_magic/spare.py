@@ -55,7 +55,9 @@ class Kind:
         """Whether a spare of it may wait; none that holds folders of the host, which their owner may want to move."""
         if self.spec.mounts or self.spec.spare is False:
             return False
-        return self.spec.spare or (self.engine.spare and os.environ.get(VARIABLE, "").lower() not in {"0", "false"})
+        return self.spec.spare or (
+            self.engine.spare and os.environ.get(VARIABLE, "").lower() not in {"0", "false", "no", "off"}
+        )
 
     def make(self, progress: Progress = silent) -> Made:
         """Start one, with its shell, and prove its limits.

@@ -51,9 +51,16 @@ def read_environment(variables: Mapping[str, str], names: Iterable[str]) -> dict
     return {name: text for name in names if (text := variables.get(PREFIX + name.upper()))}
 
 
+_WORDS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+
+
 def _converted(trait: TraitType[Any, Any], value: object) -> object:
     if isinstance(trait, Unicode):
         return str(value)  # a size in bytes may be written as a number
+    if isinstance(trait, Bool) and isinstance(value, str):
+        if value.lower() not in _WORDS:
+            raise ValueError(f"it is one of {', '.join(_WORDS)}")
+        return _WORDS[value.lower()]
     return trait.from_string(value) if isinstance(value, str) else value
 
 
