@@ -76,6 +76,11 @@ def __getattr__(name: str) -> Any:
     return getattr(import_module(f"sandbox_magic.{_HOMES.get(name, 'errors')}"), name)
 
 
+def __dir__() -> list[str]:
+    """Name what there is, so that an editor can offer it before it is imported."""
+    return sorted({*globals(), *__all__})
+
+
 def load_ipython_extension(ipython: Any) -> None:
     """Register the magics (``%load_ext sandbox_magic``)."""
     from sandbox_magic.jupyter.magics import load_ipython_extension as load  # noqa: PLC0415 # brings IPython in

@@ -164,9 +164,6 @@ class Input:
                 raise InvalidOptions(f"{name}: a function that returns a line or None, not {type(ask).__name__}")
 
 
-NOTHING = Input()
-
-
 class Reading:
     """Gives one run what it reads.
 

@@ -125,7 +125,7 @@ class Job:
                 self.result = self._session.run(
                     self.code,
                     timeout=timeout,
-                    given=given,
+                    stdin=given,
                     on_output=on_output,
                     capture=self._capture,
                     tick=self._begun.set,

@@ -82,8 +82,9 @@ class Network:
             self.gate.hang_up()
 
     def switch(self, machine: Machine, online: bool) -> None:
-        """Put the machine on the network, or take it off, until told otherwise."""
-        self._connect(machine, online)
+        """Put the machine on the network, or take it off, until told otherwise; where it is so for good, that is it."""
+        if online != self.online or NETWORK_SWITCH in machine.capabilities:
+            self._connect(machine, online)
         self.online = online
         self.gate.for_now((), online=online)
 
@@ -142,10 +143,8 @@ class Network:
                 return
             self.end()
             self._progress("opening the way to what was named")
-            try:
-                self._relay = Relay(machine, lambda client: serve(client, self.gate))
-            finally:
-                self._progress("")
+            self._relay = Relay(machine, lambda client: serve(client, self.gate))
+            self._progress("")
             self._untold |= not self._used
             self._used = True
 
@@ -153,10 +152,8 @@ class Network:
         if NETWORK_SWITCH not in machine.capabilities:
             raise InvalidOptions(_NO_SWITCH)
         self._progress("connecting the network" if online else "")
-        try:
-            machine.network(online)
-        finally:
-            self._progress("")
+        machine.network(online)
+        self._progress("")
 
 
 def _names(wish: Wish) -> tuple[Destination, ...]:

@@ -117,24 +117,22 @@ class Sandbox:
     def _start(self) -> None:
         self._end()
         self._on_progress("starting the sandbox")
+        spec = replace(self.spec, network=self._network.wish)
+        engine = find_engine(spec)
+        engine.check(spec)
+        if spec.engine == "auto" and (note := fallback_note(engine)):
+            self._notes.append(note)
+        if IMAGES in engine.capabilities and spec.image is None:
+            self.spec, spec = replace(self.spec, image=DEFAULT_IMAGE), replace(spec, image=DEFAULT_IMAGE)
+        made = spares().get(Kind(engine, spec, self.name, tuple(self._network.env.items())), self._on_progress)
         try:
-            spec = replace(self.spec, network=self._network.wish)
-            engine = find_engine(spec)
-            engine.check(spec)
-            if spec.engine == "auto" and (note := fallback_note(engine)):
-                self._notes.append(note)
-            if IMAGES in engine.capabilities and spec.image is None:
-                self.spec, spec = replace(self.spec, image=DEFAULT_IMAGE), replace(spec, image=DEFAULT_IMAGE)
-            made = spares().get(Kind(engine, spec, self.name, tuple(self._network.env.items())), self._on_progress)
-            try:
-                self._network.begin(made.machine)
-            except BaseException:
-                self._network.end()
-                made.close()
-                raise
-            self._machine, self._session, self._bounds = made.machine, made.session, made.bounds
-        finally:
-            self._on_progress("")
+            self._network.begin(made.machine)
+        except BaseException:
+            self._network.end()
+            made.close()
+            raise
+        self._machine, self._session, self._bounds = made.machine, made.session, made.bounds
+        self._on_progress("")
 
     def _end(self, *, beside: bool = False) -> None:
         self.jobs.close()
@@ -239,7 +237,7 @@ class Sandbox:
                 session.run(
                     code,
                     timeout=timeout,
-                    given=given,
+                    stdin=given,
                     on_output=Echo(on_output) if echo else on_output,
                     env={**proxies, **env} if proxies and env else env or proxies,
                     cwd=cwd,

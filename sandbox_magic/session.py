@@ -10,13 +10,13 @@ from contextlib import suppress
 from typing import Any
 
 from sandbox_magic.ansi import sanitize
-from sandbox_magic.asking import NOTHING, Input, Reading
+from sandbox_magic.asking import Input, Reading
 from sandbox_magic.capture import Capture
 from sandbox_magic.control import ControlShell
 from sandbox_magic.diverted import diverted
 from sandbox_magic.engines.base import Machine
 from sandbox_magic.errors import CommandTimeout, EngineError, InvalidOptions, SessionBusy, SessionClosed, ShellExited
-from sandbox_magic.feed import stage
+from sandbox_magic.feed import Source, stage
 from sandbox_magic.interrupts import deferred_interrupts
 from sandbox_magic.ladder import Ladder
 from sandbox_magic.link import CUT, ENDED, SANDBOX_ENDED, ShellLink
@@ -92,7 +92,7 @@ class Session:
         code: str,
         *,
         timeout: float | None = None,
-        given: Input = NOTHING,
+        stdin: str | bytes | Source | Input | None = None,
         on_output: Callable[[Output], object] | None = None,
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
@@ -105,7 +105,7 @@ class Session:
         Args:
             code: Any shell text.
             timeout: Seconds; then the interrupt ladder.
-            given: What the cell reads; who is asked is asked in this thread.
+            stdin: What the cell reads, or an `Input`; who is asked is asked in this thread.
             on_output: Called in this thread with each piece of output as it comes. What it raises stops the cell.
             env: Exported before the cell, and kept, as ``export`` does.
             cwd: Where the shell goes before the cell, and stays, as ``cd`` does.
@@ -121,6 +121,7 @@ class Session:
         if self._owner != os.getpid():
             raise SessionClosed("this session belongs to the process that this one was forked from")
         check(code, timeout, on_output)
+        given = stdin if isinstance(stdin, Input) else Input(stdin)
         if not self._busy.acquire(blocking=False):
             raise SessionBusy("a command is still running in this session; wait for it, interrupt it, or use another")
         try:

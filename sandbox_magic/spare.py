@@ -30,7 +30,7 @@ LINGER_SECONDS = 30.0  # after the last one was closed
 
 def session_in(machine: Machine, spec: SandboxSpec, env: Mapping[str, str], *, alone: bool = True) -> Session:
     """Return a session of a wish; it is not open yet."""
-    env = TOOL_ENVIRONMENT | {"HOME": machine.home} | dict(env) | dict(spec.env)
+    env = TOOL_ENVIRONMENT | ({"HOME": machine.home} if machine.home else {}) | dict(env) | dict(spec.env)
     return Session(machine, env=env, shell=spec.shell, restore=spec.restore, alone=alone)
 
 
@@ -55,7 +55,9 @@ class Kind:
         """Whether a spare of it may wait; none that holds folders of the host, which their owner may want to move."""
         if self.spec.mounts or self.spec.spare is False:
             return False
-        return self.spec.spare or (self.engine.spare and os.environ.get(VARIABLE, "").lower() not in {"0", "false"})
+        return self.spec.spare or (
+            self.engine.spare and os.environ.get(VARIABLE, "").lower() not in {"0", "false", "no", "off"}
+        )
 
     def make(self, progress: Progress = silent) -> Made:
         """Start one, with its shell, and prove its limits.

@@ -91,7 +91,7 @@ class Machine(abc.ABC):
     Attributes:
         id: The engine's id.
         capabilities: What this sandbox can do beside the contract.
-        home: Where its sessions are at home.
+        home: Where its sessions are at home; empty where the engine looks it up.
         in_memory: The folders that can be written, where that is all that can; empty if there is a disk.
         aside: The user for a process of ours that no cell can signal; `None` where there is only the session's.
     """

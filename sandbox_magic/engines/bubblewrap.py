@@ -272,12 +272,7 @@ class BubblewrapEngine(Engine):
         return machine
 
     def _start(
-        self,
-        candidate: bwrap.Candidate,
-        spec: SandboxSpec,
-        trace: traces.Trace,
-        uid: int,
-        leaf: cgroups.Leaf | None,
+        self, candidate: bwrap.Candidate, spec: SandboxSpec, trace: traces.Trace, uid: int, leaf: cgroups.Leaf | None
     ) -> BubblewrapMachine:
         listen, speak = os.pipe()
         info, tell = os.pipe()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sandbox_magic.ansi import sanitize
 from sandbox_magic.jupyter.options import CellOptions
 from sandbox_magic.jupyter.status import one_line
+from sandbox_magic.jupyter.variables import nothing_ran
 from sandbox_magic.protocol import Output
 
 if TYPE_CHECKING:
@@ -114,8 +115,7 @@ def start(  # noqa: PLR0913 # what a cell has
     quiet: bool,
 ) -> Job:
     """Start the cell as a job, bind its variables now and when it ends, and show its tail."""
-    tail = Tail(shell, quiet=quiet)
-    begun = time.monotonic()
+    tail, begun = Tail(shell, quiet=quiet), time.monotonic()
 
     def on_end(job: Job) -> None:
         if job.result is not None:
@@ -123,6 +123,7 @@ def start(  # noqa: PLR0913 # what a cell has
             variables.update({name: value for name, value in ended.items() if name})
         tail.end(job, time.monotonic() - begun)
 
+    nothing_ran(variables)  # yet
     variables.update({name: None for name in (options.out, options.err, options.result) if name})
     job = sandbox.start_job(
         code,
@@ -136,7 +137,6 @@ def start(  # noqa: PLR0913 # what a cell has
     )
     if options.proc:
         variables[options.proc] = job
-    variables["_exit_code"] = None
     if not quiet and getattr(shell, "kernel", None) is None:
         sys.stdout.write(f"[job {job.name}: running]\n")
     tail.begin(job.name)

@@ -18,7 +18,7 @@ from sandbox_magic.jupyter.options import CellOptions
 from sandbox_magic.jupyter.questions import Questions
 from sandbox_magic.jupyter.settings import Settings
 from sandbox_magic.jupyter.status import StatusDisplay, one_line
-from sandbox_magic.jupyter.variables import environment, stdin
+from sandbox_magic.jupyter.variables import environment, nothing_ran, stdin
 from sandbox_magic.jupyter.view import CellView
 from sandbox_magic.manager import SandboxManager
 from sandbox_magic.protocol import STDERR, STDOUT, STREAMS, LateOutput, Output
@@ -259,7 +259,7 @@ class CellRun:
         """Set the variables of this cell; return its result, or `None` if the command was never run."""
         result = sandbox.last
         if result is None or result is before:
-            self._variables["_exit_code"] = None
+            nothing_ran(self._variables)
             return None
         self._variables["_exit_code"] = result.exit_code
         result = with_hints(
@@ -293,4 +293,5 @@ def _shorten(error: KeyboardInterrupt, result: Result | None) -> None:
     what = f"the command was stopped ({result.stopped_by or 'SIGINT'})" if result else "nothing was run"
     notes = [one_line(note) for note in result.notes] if result else []
     text = "\n".join([f"KeyboardInterrupt: {what}", *notes])  # one text: some modes of IPython join without newlines
+    error.args = error.args or (what,)
     vars(error)["_render_traceback_"] = lambda: [text]

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.core.magic import line_cell_magic, line_magic, magics_class, no_var_expand
 
+from sandbox_magic.errors import InvalidOptions
 from sandbox_magic.jupyter import control, options
 from sandbox_magic.jupyter.settings import Settings
 from sandbox_magic.jupyter.status import one_line
+from sandbox_magic.jupyter.variables import nothing_ran
 from sandbox_magic.manager import current_manager, sweep_in_background
 from sandbox_magic.result import Result
 
@@ -42,13 +44,18 @@ class SandboxMagics(Settings):
     @_explained(options.help_text)
     def sandbox(self, line: str, cell: str | None = None) -> Result | Job | None:
         """Run the cell, or the one command of the line, in a shell that outlives it."""
-        given, code = options.parse_line(line) if cell is None else (options.parse_cell(line), cell)
-        if given.help:
-            sys.stdout.write(options.help_text())
-            return None
-        from sandbox_magic.jupyter.cell import CellRun  # noqa: PLC0415 # brings the engines' side in, at first use
+        shell: Any = self.shell  # the types of some releases say that it may be missing
+        try:
+            given, code = options.parse_line(line) if cell is None else (options.parse_cell(line), cell)
+            if given.help:
+                sys.stdout.write(options.help_text())
+                return None
+            from sandbox_magic.jupyter.cell import CellRun  # noqa: PLC0415 # brings the engines' side in, at first use
 
-        result = CellRun(given, self.shell, self, returned=cell is None).run(code, current_manager())
+            result = CellRun(given, shell, self, returned=cell is None).run(code, current_manager())
+        except InvalidOptions:
+            nothing_ran(shell.user_ns)
+            raise
         return result if cell is None else None
 
     @no_var_expand

@@ -196,11 +196,8 @@ OPTIONS = (
         dest="background",
     ),
     Option(
-        _PYTHON,
-        ("--stdin",),
-        "NAME",
-        "Feed this variable (str, bytes, a file or an iterator of them) to stdin, else it is empty.",
-        _variable,
+        _PYTHON, ("--stdin",), "NAME",
+        "Feed this variable (str, bytes, a file or an iterator of them) to stdin, else it is empty.", _variable,
     ),
     Option(_PYTHON, ("-o", "--out"), "NAME", "Bind stdout to this variable instead of showing it.", _variable),
     Option(_PYTHON, ("--err",), "NAME", "Bind stderr to this variable instead of showing it.", _variable),
@@ -209,13 +206,8 @@ OPTIONS = (
     Option(_PYTHON, ("--proc",), "NAME", "With --bg: bind the job to this variable; the job's name too.", _variable),
     Option(_SHOW, ("-q", "--quiet"), "", "Show no output and no progress; it is in _sandbox."),
     Option(
-        _SHOW,
-        ("--no-raise-error",),
-        "",
-        "Do not raise if the command fails; see _exit_code.",
-        dest="raise_error",
-        switch=False,
-        alias="--ignore-errors",
+        _SHOW, ("--no-raise-error",), "", "Do not raise if the command fails; see _exit_code.",
+        dest="raise_error", switch=False, alias="--ignore-errors",
     ),
     Option(_SHOW, ("-h", "--help"), "", "Show this help and run nothing."),
 )  # fmt: skip
@@ -375,7 +367,7 @@ def _known(flag: str) -> Option:
         return _BY_FLAG[flag]
     except KeyError:
         shown = [flag for row in OPTIONS for flag in row.flags]
-        near = difflib.get_close_matches(flag, shown, n=1) if len(flag) > 2 else []
+        near = difflib.get_close_matches(flag, shown, n=1, cutoff=0.7) if len(flag) > 2 else []
         hint = f"did you mean {near[0]}?" if near else "`--` ends our options"
         raise InvalidOptions(f"unknown option {_short(flag)}: {hint} (%sandbox -h lists them)") from None
 

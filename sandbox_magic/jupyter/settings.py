@@ -51,9 +51,16 @@ def read_environment(variables: Mapping[str, str], names: Iterable[str]) -> dict
     return {name: text for name in names if (text := variables.get(PREFIX + name.upper()))}
 
 
+_WORDS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+
+
 def _converted(trait: TraitType[Any, Any], value: object) -> object:
     if isinstance(trait, Unicode):
         return str(value)  # a size in bytes may be written as a number
+    if isinstance(trait, Bool) and isinstance(value, str):
+        if value.lower() not in _WORDS:
+            raise ValueError(f"it is one of {', '.join(_WORDS)}")
+        return _WORDS[value.lower()]
     return trait.from_string(value) if isinstance(value, str) else value
 
 
@@ -69,7 +76,7 @@ class Settings(Magics):  # type: ignore[misc, unused-ignore] # untyped in the ol
     """
 
     image = Unicode(None, allow_none=True, help="Image of a new sandbox; None: debian:stable-slim.").tag(config=True)
-    engine = Unicode(_SPEC.engine, help="What runs a new sandbox: auto, docker or podman.").tag(config=True)
+    engine = Unicode(_SPEC.engine, help="What runs a new sandbox: auto, docker, podman or bubblewrap.").tag(config=True)
     profile = Unicode(_SPEC.profile, help="How closed a new sandbox is: sealed, standard, open.").tag(config=True)
     memory = Unicode(None, allow_none=True, help="Memory limit of a new sandbox, such as 2g.").tag(config=True)
     cpus = Float(None, allow_none=True, help="How many processors a new sandbox may use.").tag(config=True)

@@ -1,4 +1,4 @@
-"""Python variables into a cell: its environment and its stdin."""
+"""Python variables of a cell: its environment, its stdin, and what is set if it could not be run."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import difflib
 import json
 import numbers
 import os
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, cast
+from collections.abc import Iterator, Mapping, MutableMapping
+from typing import TYPE_CHECKING, Any, cast
 
 from sandbox_magic.errors import InvalidOptions
 from sandbox_magic.jupyter.options import CellOptions
@@ -51,6 +51,12 @@ def stdin(options: CellOptions, variables: Mapping[str, object]) -> str | bytes 
     )
 
 
+def nothing_ran(variables: MutableMapping[str, Any]) -> None:
+    """Set what every cell sets, after one that could not be run: the exit code of an earlier one would be a lie."""
+    variables["_exit_code"] = None
+    variables.setdefault("_sandbox", None)
+
+
 def _lookup(flag: str, name: str, variables: Mapping[str, object]) -> object:
     try:
         return variables[name]
@@ -79,7 +85,7 @@ def _as_text(name: str, value: object) -> str:
             except (TypeError, ValueError, RecursionError) as error:
                 raise InvalidOptions(f"-e {name}: cannot be written as JSON: {error}") from error
     raise InvalidOptions(
-        f"-e {name}: a {type(value).__name__} has no clear text; pass str, int, float, bool, Path, dict or list"
+        f"-e {name}: {type(value).__name__} has no clear text; pass str, int, float, bool, Path, dict or list"
     )
 
 

@@ -44,7 +44,8 @@ class CellView:
         tail_bytes: The size of that end.
         interval: Seconds between two flushes. The very first output is shown at once.
         rate: Bytes per second, on average; what comes at once is written at once, and then waited for.
-        where: The Python expression that holds all of the output, for the line that says what is not shown.
+        where: What holds all of the output, for the line that says what is not shown; `None` is the `Result` in
+            `_sandbox`.
         clock: Seconds from any starting point.
     """
 
@@ -59,7 +60,7 @@ class CellView:
         tail_bytes: int = 65536,
         interval: float = 0.1,
         rate: float = 600_000,
-        where: str = "_sandbox.stdout",
+        where: str | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._shown: Collection[str] = () if quiet else show
@@ -193,7 +194,8 @@ class CellView:
         """Say in one line, in place of the live count, which is always shorter, what is missing here."""
         start = "\r" if self._count else self._writer.new_line()
         much = f"the first {KEPT >> 20} MB of it" if tail.size > KEPT - _SLACK else "all of it"
-        text = f"... {_amount(tail.lost_lines, tail.lost_bytes)} not shown here; {much}: {self._where}"
+        where = self._where or f"_sandbox.{tail.streams.pop() if len(tail.streams) == 1 else 'output'}"
+        text = f"... {_amount(tail.lost_lines, tail.lost_bytes)} not shown here; {much}: {where}"
         self._put(STDOUT, start + text + "\n")
 
 
@@ -269,22 +271,35 @@ class _Tail:
     """The end of a flood, and how much the flood was; holds less than twice the limit.
 
     Attributes:
-        size, lines: Of everything that was added.
+        size, lines, streams: Of everything that was added.
         runs: What is kept: pieces of one stream each, in order of arrival.
         lost_bytes, lost_lines: Of what is not kept; true after `cut`.
     """
 
-    __slots__ = ("_kept", "_limit", "_limit_lines", "_starts_line", "lines", "lost_bytes", "lost_lines", "runs", "size")
+    __slots__ = (
+        "_kept",
+        "_limit",
+        "_limit_lines",
+        "_starts_line",
+        "lines",
+        "lost_bytes",
+        "lost_lines",
+        "runs",
+        "size",
+        "streams",
+    )
 
     def __init__(self, limit: int, limit_lines: int) -> None:
         self._limit, self._limit_lines = limit, limit_lines
         self._kept = 0
         self._starts_line = False  # whether what is kept starts at the start of a line
         self.size = self.lines = self.lost_bytes = self.lost_lines = 0
+        self.streams: set[str] = set()
         self.runs: deque[tuple[str, bytearray]] = deque()
 
     def add(self, stream: str, data: bytes) -> None:
         """Count `data` and keep it for as long as it is within the limit."""
+        self.streams.add(stream)
         self.size += len(data)
         self.lines += data.count(b"\n")
         excess = len(data) - self._limit

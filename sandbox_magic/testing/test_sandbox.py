@@ -134,6 +134,11 @@ def test_the_walls_of_standard(box: Sandbox) -> None:
     assert facts["network interfaces"] == "lo"
 
 
+def test_offline_can_always_be_asked_for(box: Sandbox) -> None:
+    box.network(False)
+    assert not box.online
+
+
 def test_nothing_of_the_host_is_inside(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CANARY_SECRET", "tweet")
     assert "tweet" not in box.run("env; set").stdout
@@ -145,6 +150,7 @@ def test_sealed(wish: dict[str, Any]) -> None:
         assert box.run(
             "id -u; touch /root-file || touch /usr/x || echo refused; echo ok >/work/f; cat /work/f"
         ).stdout == ("10001\nrefused\nok\n")
+        assert box.run("echo mine >~/f && cat ~/f").stdout == "mine\n", "its home is a folder that it may write to"
         with pytest.raises(TransferError):
             box.get("/work/none", ".")
 

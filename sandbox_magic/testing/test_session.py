@@ -79,6 +79,8 @@ def test_what_is_not_kept_is_said(shared: Sandbox) -> None:
 
 def test_stdin(shared: Sandbox) -> None:
     assert shared.run("cat", stdin="text\n").stdout == "text\n"
+    assert shared._session is not None
+    assert shared._session.run("cat", stdin="text\n").stdout == "text\n", "the session's own way in"
     data = os.urandom(1_000_000)
     assert shared.run("cat", stdin=data).stdout_bytes == data
     assert shared.run("cat").stdout == ""

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sandbox_magic import CommandTimeout, EngineError, ProtocolError, Result, SessionError
-from sandbox_magic.asking import Input
 from sandbox_magic.engines.base import Machine
 from sandbox_magic.protocol import STDERR, STDOUT
 from sandbox_magic.session import Session
@@ -314,7 +313,7 @@ def _one(session: Session, faulty: FaultyMachine, seed: int, report: Report) -> 
         lossy = any(plan.lossy for plan in faulty.plans) or not faulty.plans
         result: Result | None = None
         try:
-            result = session.run(cell.code, given=Input(cell.stdin), timeout=_CELL_SECONDS)
+            result = session.run(cell.code, stdin=cell.stdin, timeout=_CELL_SECONDS)
         except CommandTimeout:
             return f"cell {number} hangs"
         except (EngineError, ProtocolError, SessionError) as error:

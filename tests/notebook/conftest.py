@@ -1,4 +1,4 @@
-"""What the notebook tests share: a web server with a real JPEG in a container of its own."""
+"""What the notebook tests share: a kernel, and a web server with a real JPEG in a container of its own."""
 
 from __future__ import annotations
 
@@ -9,9 +9,18 @@ from collections.abc import Iterator
 
 import docker
 import pytest
+from kernels import Kernel, sandbox_kernel
 from PIL import Image
 
 SECONDS = 900  # the server ends by itself, also when the tests are killed
+
+
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
+    """One kernel for a module; every test leaves its default sandbox and its shell alive."""
+    with sandbox_kernel(tmp_path_factory.mktemp("kernel")) as kernel:
+        kernel.ok("%%sandbox\ntrue")
+        yield kernel
 
 
 @pytest.fixture(scope="session")

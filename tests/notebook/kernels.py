@@ -236,3 +236,24 @@ def sandbox_kernel(folder: Path, **env: str) -> Iterator[Kernel]:
     with Kernel(folder, **env) as kernel:
         kernel.ok("%load_ext sandbox_magic")
         yield kernel
+
+
+def variables(kernel: Kernel) -> tuple[str, str]:
+    """Return `_exit_code`, and the exit code in `_sandbox`."""
+    return kernel.value("_exit_code"), kernel.value("_sandbox.exit_code")
+
+
+def running(kernel: Kernel) -> set[str]:
+    """Return the names of the kernel's sandboxes, as the engine has them."""
+    return {found.labels["sandbox-magic.name"] for found in kernel.containers()}
+
+
+def assert_short(cell: Cell, name: str) -> None:
+    """The error is one text of at most three lines and holds nothing of our stack."""
+    assert cell.status == "error"
+    assert cell.error_name == name
+    (content,) = cell.contents("error")
+    assert len(content["traceback"]) == 1
+    assert content["traceback"][0].count("\n") <= 2
+    assert "Traceback" not in cell.error and "File" not in cell.error and ".py" not in cell.error
+    assert cell.error.startswith(f"{name}: ")

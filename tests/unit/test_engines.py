@@ -137,3 +137,10 @@ def test_a_sweep_names_the_engines_that_do_not_answer(monkeypatch: pytest.Monkey
         assert line.startswith(f"{name}: nothing was looked at: ") and "tcp://127.0.0.1:1" in line
         assert "\n" not in line and "apt-get" not in line
     assert any(line.startswith("bubblewrap: ") and "nothing was looked at" not in line for line in lines)
+
+
+def test_a_start_that_failed_is_not_reported_as_done() -> None:
+    said: list[str] = []
+    with pytest.raises(InvalidOptions):
+        Sandbox(engine="no-such-engine", on_progress=said.append).start()
+    assert said and "" not in said

@@ -209,9 +209,9 @@ def test_python_variable_as_environment(value: object, text: str) -> None:
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        (None, "a NoneType has no clear text"),
-        (b"x", "a bytes has no clear text"),
-        (object(), "a object has no clear text"),
+        (None, "NoneType has no clear text"),
+        (b"x", "bytes has no clear text"),
+        (object(), "object has no clear text"),
         ({"a": object()}, "cannot be written as JSON"),
         ([math.nan], "cannot be written as JSON"),
         ("a\0b", "NUL"),

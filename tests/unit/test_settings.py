@@ -97,6 +97,14 @@ def test_wrong_setting_is_an_error_and_leaves_nothing(shell: Any, toml: str, sai
     assert "sbx" not in shell.magics_manager.magics["cell"]
 
 
+@pytest.mark.parametrize(
+    ("text", "value"), [("no", False), ("Off", False), ("0", False), ("YES", True), ("true", True)]
+)
+def test_words_for_yes_and_no(shell: Any, monkeypatch: pytest.MonkeyPatch, text: str, value: bool) -> None:
+    monkeypatch.setenv("SANDBOX_MAGIC_QUIET", text)
+    assert load(shell).quiet is value
+
+
 def test_wrong_environment_is_an_error(shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SANDBOX_MAGIC_RAISE_ERROR", "perhaps")
     with pytest.raises(InvalidOptions, match="SANDBOX_MAGIC_RAISE_ERROR: 'perhaps' is no value"):

@@ -79,6 +79,7 @@ def test_wishes_that_cannot_be(wish: dict) -> None:
         *({"timeout": value} for value in ("x", -1, 0, float("nan"), True)),
         {"on_output": 5},
         {"code": b"true"},
+        {"stdin": 5},
     ],
 )
 def test_runs_that_cannot_be(options: dict) -> None:
@@ -202,6 +203,7 @@ def test_importing_is_light() -> None:
         "print([m for m in ('IPython', 'docker', 'requests') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "[]\n"
+    assert set(sandbox_magic.__all__) <= set(dir(sandbox_magic)), "an editor offers what is not imported yet, too"
     for name in sandbox_magic.__all__:
         assert getattr(sandbox_magic, name) is not None
     with pytest.raises(AttributeError):
