@@ -168,6 +168,8 @@ class ShellLink:
     def send(self, code: str, source: str) -> bool:
         """Send a cell that reads `source`; return whether it has begin fences, else it counts as running already."""
         assert self._transport is not None
+        if self._outlets.unsure:
+            self._outlets.ask(self.shell_pid)
         if self._outlets.suspect:
             self._turn()
         soon, self._soon = self._soon and not self._outlets.suspect, False
@@ -222,7 +224,7 @@ class ShellLink:
                 self._initialized(event)
             else:
                 if isinstance(event, Finished | Died) and not self._narrow:  # a job has no next cell
-                    self._outlets.left(self._code, job=self.protocol.left_job)
+                    self._outlets.left(self._code, job=self.protocol.left_job, alone=self.protocol.alone)
                 yield event
 
     def wake(self) -> None:
@@ -290,7 +292,7 @@ class ShellLink:
 
     def _look(self) -> None:
         """In a pause: find out what still prints, so that the next cell need not wait for that."""
-        if not self._looked and (self._outlets.suspect or self._outlets.several):
+        if not self._looked and (self._outlets.suspect or self._outlets.unsure or self._outlets.several):
             if self._outlets.looked:
                 self._take_sight()
             else:

@@ -71,16 +71,18 @@ class Outlets:
 
     Attributes:
         current: Where cells print.
-        suspect: Whether something may have been left that prints there, too.
+        suspect: Whether something has probably been left that prints there, too.
+        unsure: Whether the last cell has started processes, of which any may have stayed.
     """
 
     def __init__(self, machine: Machine, control: ControlShell) -> None:
         """Make none; `begin` has the first one."""
-        self.suspect = False
+        self.suspect = self.unsure = False
         self._machine = machine
         self._control = control
         self._numbers = 0
-        self._lefts = 0  # how often a cell has left something
+        self._lefts = 0  # how often a cell may have left something
+        self._first = ""  # line of the last cell that may have
         self._all: dict[int, Outlet] = {}
         self._looking: Future[_Sight] | None = None
         self._resigned = 0.0  # until then
@@ -89,7 +91,7 @@ class Outlets:
         """Take the streams of a new supervisor, the only ones there are."""
         self.current = self._main = Outlet(0, transport, supervisor)
         self._all = {0: self._main}
-        self.suspect = False
+        self.suspect = self.unsure = False
 
     def __iter__(self) -> Iterator[Outlet]:
         return iter(list(self._all.values()))
@@ -140,20 +142,37 @@ class Outlets:
 
     # ---- turning
 
-    def left(self, code: str, *, job: bool) -> None:
+    def left(self, code: str, *, job: bool, alone: bool) -> None:
         """After a cell: it may have left something behind.
 
         Args:
             code: Its text.
             job: Whether the shell says so. It does not know of all: a subshell may have started it.
+            alone: Whether it has started no process at all.
         """
+        lines = code.strip().splitlines() or [""]
         if job or ("&" in code and _BEHIND.search(code)):
-            self._lefts += 1
-            lines = code.strip().splitlines() or [""]
             title = next((line for line in lines if _BEHIND.search(line)), lines[0])
             self.suspect, self.current.title = True, title.strip()[:_TITLE]
+            self._lefts += 1
         elif not self.suspect:
             self.current.title = ""  # what was on its way there has come before that cell
+            if not alone:
+                self.unsure, self._first = True, lines[0].strip()[:_TITLE]
+                self._lefts += 1
+
+    def ask(self, shell: int) -> None:
+        """Find out whether the last cell has left something that its text does not show, and is suspect therefore."""
+        self.unsure = False
+        if self._looking is not None or time.monotonic() < self._resigned:
+            self.suspect = True  # whoever turns the shell hears of it
+            return
+        self._found(self._held(dict(self._all), self.current, shell))
+
+    def _found(self, held: frozenset[int]) -> None:
+        self.suspect, self.unsure = self.current.number in held, False
+        if self.suspect and not self.current.title:
+            self.current.title = self._first
 
     def home(self) -> None:
         """A new shell prints to the supervisor's, whoever else does."""
@@ -175,23 +194,23 @@ class Outlets:
         if self._looking is not None:
             return
         looking = self._looking = Future()
-        outlets, current, lefts = dict(self._all), self.current.number, self._lefts
+        outlets, current, lefts = dict(self._all), self.current, self._lefts
 
         def work() -> None:
             try:
-                held = self._held(outlets, shell)
+                held = self._held(outlets, current, shell)
                 fresh = self._open() if len(held) == len(outlets) < MOST else None
-                looking.set_result(_Sight(held, frozenset(outlets), current, lefts, fresh))
+                looking.set_result(_Sight(held, frozenset(outlets), current.number, lefts, fresh))
             except BaseException as error:  # noqa: BLE001 # whoever takes the result raises it
                 looking.set_exception(error)
             then()
 
         threading.Thread(target=work, name="sandbox-outlet", daemon=True).start()
 
-    def _held(self, outlets: Mapping[int, Outlet], shell: int) -> frozenset[int]:
+    def _held(self, outlets: Mapping[int, Outlet], current: Outlet, shell: int) -> frozenset[int]:
         holders = [outlet.holder for outlet in outlets.values()]
         try:
-            command = f"held {shell} {' '.join(map(str, holders))}"
+            command = f"held {shell} {current.holder} {' '.join(map(str, holders))}"
             found = self._control.call(command, timeout=_LOOK_SECONDS).split()
         except SandboxError:  # nobody can say
             return frozenset(outlets)
@@ -254,8 +273,8 @@ class Outlets:
             if outlet not in (self._main, self.current, target):
                 outlet.ending = True
                 outlet.transport.send(b"\n")
-        self.suspect = target.number in sight.held
-        self.current = target
+        self._found(sight.held)
+        self.current, self.suspect = target, target.number in sight.held
         return target
 
 

@@ -130,6 +130,7 @@ class ShellProtocol:
         supervisor_pid: The supervisor's process id inside the sandbox, once it is ready; else 0.
         last_exit_code: What ``$?`` shall be in the next cell.
         left_job: Whether the last cell has left a job in the background, as far as the shell knows.
+        alone: Whether the last cell has started no process, as its text shows.
         turned: Whether the shell has done what the last `turn` asked for.
     """
 
@@ -139,7 +140,7 @@ class ShellProtocol:
         self.shell = ""
         self.supervisor_pid = 0
         self.last_exit_code = 0
-        self.left_job, self.turned = False, True
+        self.left_job, self.alone, self.turned = False, True, True
         self._prefix = os.urandom(_PREFIX // 2).hex().encode()
         self._token = self._random = b""
         self._flags = ""
@@ -242,6 +243,7 @@ class ShellProtocol:
         reads = (source or "/dev/null").encode()
         caution = self._caution
         caution.look(text)
+        self.alone = caution.alone
         # The other end of a source must know when it was opened.
         fenced = not (soon and self._quiet) or bool(source) or caution.perilous
         self.state = State.SENT if fenced else State.RUNNING

@@ -17,6 +17,12 @@ _CHANGERS = re.compile(
     rb"\b(cd|pushd|popd|export|declare|typeset|local|readonly|unset|read|readarray|mapfile|getopts|printf|let|for|select"
     rb"|coproc|wait)\b"
 )
+# Commands of which none starts a process, unless a word is a function or an alias; nothing that runs one inside.
+_ALONE = re.compile(
+    rb"""(?:(?:(?:true|false|:|cd|echo|export|pwd|umask|unset)(?![\w=])[\w ./:=,@%+$?*"'{}\[\]<>!#~^-]*"""
+    rb"""|[A-Za-z_]\w*=[\w./:=,@%+$?*~^-]*)?(?:[\n;]|&&|\|\|)[ \t]*)*\Z"""
+)
+_SHORT = 2000  # bytes; for a longer cell it does not pay to look
 
 
 @dataclass(slots=True)
@@ -28,15 +34,18 @@ class Caution:
         perilous: Some cell may have left something that ends the shell later; this stays.
         keeps: The cell may have changed exports or directory, or nobody has saved them yet.
         saved: Somebody has.
+        alone: The cell has started no process.
     """
 
     wary: bool = False
     perilous: bool = False
     keeps: bool = True
     saved: bool = False
+    alone: bool = True
 
     def look(self, text: bytes) -> None:
         """Take the next cell."""
         self.perilous = self.perilous or b"kill" in text
         self.wary = self.wary or bool(_SPOILERS.search(text))
         self.keeps = self.wary or not self.saved or not _HARMLESS.match(text) or bool(_CHANGERS.search(text))
+        self.alone = not self.wary and len(text) < _SHORT and bool(_ALONE.match(text))
