@@ -50,22 +50,22 @@ def is_folder(machine: Machine, control: ControlShell, path: PurePosixPath) -> b
         raise machine.trouble() or error from None
 
 
-def put(machine: Machine, source: Path, target: str, *, cwd: str) -> None:
+def put(machine: Machine, control: ControlShell, source: Path, target: str, *, cwd: str) -> None:
     """Copy a host file or folder into the sandbox.
 
     Args:
         machine: The sandbox.
+        control: The shell that looks whether the target is a folder.
         source: The file or folder.
-        target: Where to: a folder if it ends with a slash, else the new name.
+        target: Where to: a folder if it is one or ends with a slash, else the new name.
         cwd: What a relative target is relative to.
 
     Raises:
         TransferError: The source cannot be read or holds what cannot be copied; the target cannot be written.
     """
     path = PurePosixPath(cwd, target)
-    folder, name = (
-        (path, source.resolve().name) if target.endswith("/") or path.name in ("", ".") else (path.parent, path.name)
-    )
+    into = is_folder(machine, control, path) or target.endswith("/") or path.name in ("", ".")
+    folder, name = (path, source.resolve().name) if into else (path.parent, path.name)
     stream = pack(source, name)
     _Transfer(machine, _PUT, [str(folder)], f"put {sanitize(str(source))}").send(stream)
 

@@ -82,7 +82,6 @@ class Outlets:
         self._control = control
         self._numbers = 0
         self._lefts = 0  # how often a cell may have left something
-        self._first = ""  # line of the last cell that may have
         self._all: dict[int, Outlet] = {}
         self._looking: Future[_Sight] | None = None
         self._resigned = 0.0  # until then
@@ -150,29 +149,23 @@ class Outlets:
             job: Whether the shell says so. It does not know of all: a subshell may have started it.
             alone: Whether it has started no process at all.
         """
-        lines = code.strip().splitlines() or [""]
+        title = code.strip().partition("\n")[0]
         if job or ("&" in code and _BEHIND.search(code)):
-            title = next((line for line in lines if _BEHIND.search(line)), lines[0])
+            title = next((line for line in code.splitlines() if _BEHIND.search(line)), title)
             self.suspect, self.current.title = True, title.strip()[:_TITLE]
-            self._lefts += 1
-        elif not self.suspect:
-            self.current.title = ""  # what was on its way there has come before that cell
-            if not alone:
-                self.unsure, self._first = True, lines[0].strip()[:_TITLE]
-                self._lefts += 1
+        elif not self.suspect:  # whatever is printed there now is of this cell: what was before it has come before it
+            self.unsure, self.current.title = not alone, "" if alone else title[:_TITLE]
+        self._lefts += not alone
 
-    def ask(self, shell: int) -> None:
-        """Find out whether the last cell has left something that its text does not show, and is suspect therefore."""
-        self.unsure = False
-        if self._looking is not None or time.monotonic() < self._resigned:
-            self.suspect = True  # whoever turns the shell hears of it
-            return
-        self._found(self._held(dict(self._all), self.current, shell))
-
-    def _found(self, held: frozenset[int]) -> None:
-        self.suspect, self.unsure = self.current.number in held, False
-        if self.suspect and not self.current.title:
-            self.current.title = self._first
+    def ask(self, shell: int) -> bool:
+        """Return whether the shell is to be turned; after a cell whose text does not tell, look who is still there."""
+        if self.unsure:
+            self.unsure = False
+            if self._looking is not None or time.monotonic() < self._resigned:
+                self.suspect = True  # whoever turns the shell hears of it
+            else:
+                self.suspect = self.current.number in self._held(dict(self._all), self.current, shell)
+        return self.suspect
 
     def home(self) -> None:
         """A new shell prints to the supervisor's, whoever else does."""
@@ -273,8 +266,7 @@ class Outlets:
             if outlet not in (self._main, self.current, target):
                 outlet.ending = True
                 outlet.transport.send(b"\n")
-        self._found(sight.held)
-        self.current, self.suspect = target, target.number in sight.held
+        self.current, self.suspect, self.unsure = target, target.number in sight.held, False
         return target
 
 
@@ -283,3 +275,9 @@ def _close_fresh(looking: Future[_Sight]) -> None:
     with contextlib.suppress(BaseException):
         if (fresh := looking.result().fresh) is not None:
             fresh.transport.close()
+
+
+def led_back(led: Mapping[str, str], places: tuple[str, str]) -> str:
+    """Say which streams of a shell are led elsewhere, each with the sign that leads it, and how they come back."""
+    back = " ".join(f"{led[name]}{place}" for name, place in zip(STREAMS, places, strict=True) if name in led)
+    return f"later cells show no {' and '.join(led)} either: it was led elsewhere; `exec {back}` brings it back"
