@@ -6,12 +6,14 @@ import re
 import secrets
 from collections.abc import Callable
 
+from sandbox_magic.late import meanwhile
 from sandbox_magic.link import ShellLink
-from sandbox_magic.protocol import STDERR, STDOUT, LateOutput
+from sandbox_magic.outlets import led_back
+from sandbox_magic.protocol import STDERR, STDOUT
 from sandbox_magic.running import Run
 
 _EXEC = re.compile(r"\bexec\b")  # in a cell that may have done so; others are not looked at
-_STREAMS = {STDOUT: (1, ">"), STDERR: (2, "2>")}  # descriptors of the shell
+_STREAMS = {STDOUT: (1, ">"), STDERR: (2, "2>")}  # descriptors of the shell, and how they are led
 
 
 def diverted(code: str, link: ShellLink, aside: Callable[[str], Run]) -> list[str]:
@@ -33,18 +35,8 @@ def diverted(code: str, link: ShellLink, aside: Callable[[str], Run]) -> list[st
         for name, (fd, _) in _STREAMS.items()
     ]
     capture = aside("\n".join(lines)).capture
-    said = capture.stdout()
-    gone = [name for name, mark in marks.items() if mark.encode() in said]
-    _keep(link, STDOUT, said, list(marks.values()))
-    _keep(link, STDERR, capture.stderr(), list(places.values()))  # after `set -x` or `set -v` it shows our lines
-    if not gone:
-        return []
-    back = " ".join(f"{_STREAMS[name][1]}{places[name]}" for name in gone)
-    return [f"later cells show no {' and '.join(gone)} either: it was led elsewhere; `exec {back}` brings it back"]
-
-
-def _keep(link: ShellLink, stream: str, data: bytes, mine: list[str]) -> None:
-    """Keep what a background job has printed meanwhile."""
-    rest = b"".join(line for line in data.splitlines(keepends=True) if not any(part.encode() in line for part in mine))
-    if rest:
-        link.keep(LateOutput(stream, rest))
+    gone = [name for name, mark in marks.items() if mark.encode() in capture.stdout()]
+    for output in meanwhile(capture, *(f"{mark}\n".encode() for mark in marks.values())):
+        link.keep(output)
+    link.led = {name: _STREAMS[name][1] for name in gone}
+    return [led_back(link.led, link.protocol.places)] if gone else []

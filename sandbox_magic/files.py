@@ -50,13 +50,16 @@ def is_folder(machine: Machine, control: ControlShell, path: PurePosixPath) -> b
         raise machine.trouble() or error from None
 
 
-def put(machine: Machine, source: Path, target: str, *, cwd: str, shared: Iterable[Path] = ()) -> None:
+def put(
+    machine: Machine, control: ControlShell, source: Path, target: str, *, cwd: str, shared: Iterable[Path] = ()
+) -> None:
     """Copy a host file or folder into the sandbox.
 
     Args:
         machine: The sandbox.
+        control: The shell that looks whether the target is a folder.
         source: The file or folder.
-        target: Where to: a folder if it ends with a slash, else the new name.
+        target: Where to: a folder if it is one or ends with a slash, else the new name.
         cwd: What a relative target is relative to.
         shared: Folders of the host that the sandbox may change: no link of these is followed.
 
@@ -64,9 +67,8 @@ def put(machine: Machine, source: Path, target: str, *, cwd: str, shared: Iterab
         TransferError: The source cannot be read or holds what cannot be copied; the target cannot be written.
     """
     path = PurePosixPath(cwd, target)
-    folder, name = (
-        (path, source.resolve().name) if target.endswith("/") or path.name in ("", ".") else (path.parent, path.name)
-    )
+    into = is_folder(machine, control, path) or target.endswith("/") or path.name in ("", ".")
+    folder, name = (path, source.resolve().name) if into else (path.parent, path.name)
     stream = pack(source, name, shared)
     _Transfer(machine, _PUT, [str(folder)], f"put {sanitize(str(source))}").send(stream)
 

@@ -1,4 +1,4 @@
-"""What a shell leaves to its successor: how that is said, and how the first shell of another session gets it, too."""
+"""What is left of a shell that has ended: how that is said, and how the first shell of another session gets it, too."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ import shlex
 from sandbox_magic.control import ControlShell
 from sandbox_magic.errors import SessionError
 
+ENDED = "the shell ended with this cell; the next cell gets a new one, with "
+CUT = "the stream to the shell has ended, how far the cell came is not known; the next cell gets a new one, with "
+SANDBOX_ENDED = "the sandbox itself has ended during this cell; its files are lost"
+BETWEEN = "the shell had ended since the last cell; this is a new one, with "
 NOT_KEPT = "nothing restored: what a new shell needs was lost too"
 
 _EXPORTS = "the same directory and exports"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Iterator
 
-from sandbox_magic.protocol import STDERR, LateOutput
+from sandbox_magic.capture import Capture
+from sandbox_magic.protocol import STDERR, STDOUT, LateOutput
 
 KEPT = 1 << 20  # bytes
 LOST = f"background jobs printed more than {KEPT >> 20} MB that nobody took; the oldest of it is lost"
@@ -56,3 +58,12 @@ class Late:
         while self._size > KEPT and self._kept:
             self._size -= len(self._kept.popleft().data)
         return over
+
+
+def meanwhile(capture: Capture, *mine: bytes) -> Iterator[LateOutput]:
+    """Yield what background jobs have printed while code of ours ran, which has said nothing itself but `mine`."""
+    for stream, data in ((STDOUT, capture.stdout()), (STDERR, capture.stderr())):
+        for part in mine:
+            data = data.replace(part, b"")  # noqa: PLW2901 # what is left of it
+        if data:
+            yield LateOutput(stream, data)

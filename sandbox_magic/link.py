@@ -12,9 +12,9 @@ from sandbox_magic.control import ControlShell
 from sandbox_magic.engines.base import Machine
 from sandbox_magic.errors import ProtocolError, SandboxError
 from sandbox_magic.greeting import greet
-from sandbox_magic.inheritance import NOT_KEPT, bequeath, kept
+from sandbox_magic.inheritance import BETWEEN, NOT_KEPT, bequeath, kept
 from sandbox_magic.late import LOST, Late
-from sandbox_magic.outlets import Outlet, Outlets
+from sandbox_magic.outlets import Outlet, Outlets, led_back
 from sandbox_magic.protocol import (
     STREAMS,
     UNKNOWN_EXIT,
@@ -32,11 +32,6 @@ from sandbox_magic.transport import Transport, watcher
 
 _SOON_SECONDS = 0.05  # after a cell; see `ShellProtocol.send`
 
-ENDED = "the shell ended with this cell; the next cell gets a new one, with "
-CUT = "the stream to the shell has ended, how far the cell came is not known; the next cell gets a new one, with "
-SANDBOX_ENDED = "the sandbox itself has ended during this cell; its files are lost"
-BETWEEN = "the shell had ended since the last cell; this is a new one, with "
-
 
 class ShellLink:
     """Keeps a shell at the other end of a stream. All but `wake` and `late_output` under the lock `io`.
@@ -50,6 +45,7 @@ class ShellLink:
         shell_pid: The shell's process id, as the sandbox sees it.
         opening: Whether the engine is at work for a new stream, which nobody's order ends before its time.
         rested: When the last cell had ended.
+        led: The streams that a cell has led elsewhere, each with the sign that leads it; see diverted.py.
     """
 
     def __init__(
@@ -61,15 +57,14 @@ class ShellLink:
         self.protocol = ShellProtocol()
         self.notes: list[str] = []
         self.shell_pid = 0
-        self.opening = False
-        self._orphaned = False
+        self.opening = self._orphaned = False
         self._env = dict(env)
         self._shell = shell
         self._name = secrets.token_hex(6)  # of the folder with the shell's state, which outlives a supervisor
         self._transport: Transport | None = None
         self._late = Late()
         self._outlets = Outlets(machine, self.control)
-        self._code = ""  # of the last cell
+        self._code: str | None = None  # of the last cell, unless that was ours
         self._looked = True  # since then
         self._restoring = self._promised = False  # whether a lost shell is replaced; whether it has left a checkpoint
         self._watched: list[int] = []
@@ -79,6 +74,7 @@ class ShellLink:
         self._saving = False  # whether a checkpoint may still be in the making: a cell behind it needs a fence to begin
         self._reported = False  # whether a cell has come to its end, so that there is something to restore
         self.rested = 0.0
+        self.led: dict[str, str] = {}
         self._soon = False  # whether the next one comes right after it
 
     @property
@@ -125,7 +121,7 @@ class ShellLink:
     def restart(self) -> None:
         """Ask the supervisor for a new shell; it answers while the next cell is already on its way."""
         assert self._transport is not None
-        self._restoring, self._promised = True, self._saved
+        self._restoring, self._promised, self.led = True, self._saved, {}
         self._outlets.home()
         self._transport.send(self.protocol.start())
 
@@ -160,7 +156,7 @@ class ShellLink:
     def drop(self) -> None:
         """Give the stream up; `ensure` opens a new one."""
         self.watch(False)
-        self._restoring, self._promised = True, self._saved
+        self._restoring, self._promised, self.led = True, self._saved, {}
         self._outlets.close()
         if self._transport is not None:
             self._transport.close()
@@ -168,14 +164,14 @@ class ShellLink:
 
     # ---- speaking
 
-    def send(self, code: str, source: str) -> bool:
+    def send(self, code: str, source: str, *, ours: bool = False) -> bool:
         """Send a cell that reads `source`; return whether it has begin fences, else it counts as running already."""
         assert self._transport is not None
-        if self._outlets.suspect:
+        if self._outlets.ask(self.shell_pid):
             self._turn()
         soon, self._soon = self._soon and not self._outlets.suspect, False
-        self._code, self._looked, self._saving = code, False, False
-        self._transport.send(self.protocol.send(code, source=source, soon=soon))
+        self._code, self._looked, self._saving = None if ours else code, False, False
+        self._transport.send(self.protocol.send(code, source=source, soon=soon, ours=ours))
         self._changed = True
         return self.protocol.state is not State.RUNNING
 
@@ -224,8 +220,10 @@ class ShellLink:
             elif isinstance(event, Initialized):
                 self._initialized(event)
             else:
-                if isinstance(event, Finished | Died) and not self._narrow:  # a job has no next cell
-                    self._outlets.left(self._code, job=self.protocol.left_job)
+                ended = isinstance(event, Finished | Died) and not self._narrow  # a job has no next cell
+                if ended and self._code is not None:
+                    self._outlets.left(self._code, job=self.protocol.left_job, alone=self.protocol.alone)
+                if ended:
                     self._reported |= isinstance(event, Finished)
                     if self._restore and self.protocol.changed:
                         self.save()  # now: the next cell, which may end the shell, may come at once
@@ -280,6 +278,10 @@ class ShellLink:
         if target is not before:
             self._transport.send(self.protocol.turn(target.number, target.holder))
             self._looked = False
+            if self.led:
+                self._note(
+                    led_back(self.led, self.protocol.places)
+                )  # by the line of the note before they would come where cells printed then
         elif self._outlets.suspect:
             self._note("many jobs still run; what they print may be among the output of this cell")
 
@@ -296,7 +298,7 @@ class ShellLink:
 
     def _look(self) -> None:
         """In a pause: find out what still prints, so that the next cell need not wait for that."""
-        if not self._looked and (self._outlets.suspect or self._outlets.several):
+        if not self._looked and (self._outlets.suspect or self._outlets.unsure or self._outlets.several):
             if self._outlets.looked:
                 self._take_sight()
             else:

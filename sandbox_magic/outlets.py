@@ -71,16 +71,17 @@ class Outlets:
 
     Attributes:
         current: Where cells print.
-        suspect: Whether something may have been left that prints there, too.
+        suspect: Whether something has probably been left that prints there, too.
+        unsure: Whether the last cell has started processes, of which any may have stayed.
     """
 
     def __init__(self, machine: Machine, control: ControlShell) -> None:
         """Make none; `begin` has the first one."""
-        self.suspect = False
+        self.suspect = self.unsure = False
         self._machine = machine
         self._control = control
         self._numbers = 0
-        self._lefts = 0  # how often a cell has left something
+        self._lefts = 0  # how often a cell may have left something
         self._all: dict[int, Outlet] = {}
         self._looking: Future[_Sight] | None = None
         self._resigned = 0.0  # until then
@@ -89,7 +90,7 @@ class Outlets:
         """Take the streams of a new supervisor, the only ones there are."""
         self.current = self._main = Outlet(0, transport, supervisor)
         self._all = {0: self._main}
-        self.suspect = False
+        self.suspect = self.unsure = False
 
     def __iter__(self) -> Iterator[Outlet]:
         return iter(list(self._all.values()))
@@ -140,20 +141,31 @@ class Outlets:
 
     # ---- turning
 
-    def left(self, code: str, *, job: bool) -> None:
+    def left(self, code: str, *, job: bool, alone: bool) -> None:
         """After a cell: it may have left something behind.
 
         Args:
             code: Its text.
             job: Whether the shell says so. It does not know of all: a subshell may have started it.
+            alone: Whether it has started no process at all.
         """
+        title = code.strip().partition("\n")[0]
         if job or ("&" in code and _BEHIND.search(code)):
-            self._lefts += 1
-            lines = code.strip().splitlines() or [""]
-            title = next((line for line in lines if _BEHIND.search(line)), lines[0])
+            title = next((line for line in code.splitlines() if _BEHIND.search(line)), title)
             self.suspect, self.current.title = True, title.strip()[:_TITLE]
-        elif not self.suspect:
-            self.current.title = ""  # what was on its way there has come before that cell
+        elif not self.suspect:  # whatever is printed there now is of this cell: what was before it has come before it
+            self.unsure, self.current.title = not alone, "" if alone else title[:_TITLE]
+        self._lefts += not alone
+
+    def ask(self, shell: int) -> bool:
+        """Return whether the shell is to be turned; after a cell whose text does not tell, look who is still there."""
+        if self.unsure:
+            self.unsure = False
+            if self._looking is not None or time.monotonic() < self._resigned:
+                self.suspect = True  # whoever turns the shell hears of it
+            else:
+                self.suspect = self.current.number in self._held(dict(self._all), self.current, shell)
+        return self.suspect
 
     def home(self) -> None:
         """A new shell prints to the supervisor's, whoever else does."""
@@ -175,23 +187,23 @@ class Outlets:
         if self._looking is not None:
             return
         looking = self._looking = Future()
-        outlets, current, lefts = dict(self._all), self.current.number, self._lefts
+        outlets, current, lefts = dict(self._all), self.current, self._lefts
 
         def work() -> None:
             try:
-                held = self._held(outlets, shell)
+                held = self._held(outlets, current, shell)
                 fresh = self._open() if len(held) == len(outlets) < MOST else None
-                looking.set_result(_Sight(held, frozenset(outlets), current, lefts, fresh))
+                looking.set_result(_Sight(held, frozenset(outlets), current.number, lefts, fresh))
             except BaseException as error:  # noqa: BLE001 # whoever takes the result raises it
                 looking.set_exception(error)
             then()
 
         threading.Thread(target=work, name="sandbox-outlet", daemon=True).start()
 
-    def _held(self, outlets: Mapping[int, Outlet], shell: int) -> frozenset[int]:
+    def _held(self, outlets: Mapping[int, Outlet], current: Outlet, shell: int) -> frozenset[int]:
         holders = [outlet.holder for outlet in outlets.values()]
         try:
-            command = f"held {shell} {' '.join(map(str, holders))}"
+            command = f"held {shell} {current.holder} {' '.join(map(str, holders))}"
             found = self._control.call(command, timeout=_LOOK_SECONDS).split()
         except SandboxError:  # nobody can say
             return frozenset(outlets)
@@ -254,8 +266,7 @@ class Outlets:
             if outlet not in (self._main, self.current, target):
                 outlet.ending = True
                 outlet.transport.send(b"\n")
-        self.suspect = target.number in sight.held
-        self.current = target
+        self.current, self.suspect, self.unsure = target, target.number in sight.held, False
         return target
 
 
@@ -264,3 +275,9 @@ def _close_fresh(looking: Future[_Sight]) -> None:
     with contextlib.suppress(BaseException):
         if (fresh := looking.result().fresh) is not None:
             fresh.transport.close()
+
+
+def led_back(led: Mapping[str, str], places: tuple[str, str]) -> str:
+    """Say which streams of a shell are led elsewhere, each with the sign that leads it, and how they come back."""
+    back = " ".join(f"{led[name]}{place}" for name, place in zip(STREAMS, places, strict=True) if name in led)
+    return f"later cells show no {' and '.join(led)} either: it was led elsewhere; `exec {back}` brings it back"

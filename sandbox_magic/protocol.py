@@ -132,6 +132,7 @@ class ShellProtocol:
         supervisor_pid: The supervisor's process id inside the sandbox, once it is ready; else 0.
         last_exit_code: What ``$?`` shall be in the next cell.
         left_job: Whether the last cell has left a job in the background, as far as the shell knows.
+        alone: Whether the last cell has started no process, as its text shows.
         turned: Whether the shell has done what the last `turn` asked for.
     """
 
@@ -141,7 +142,7 @@ class ShellProtocol:
         self.shell = ""
         self.supervisor_pid = 0
         self.last_exit_code = 0
-        self.left_job, self.turned = False, True
+        self.left_job, self.alone, self.turned = False, True, True
         self._prefix = os.urandom(_PREFIX // 2).hex().encode()
         self._token = self._random = b""
         self._flags = ""
@@ -152,8 +153,7 @@ class ShellProtocol:
         self._closed: set[str] = set()
         self._lines: Lines | None = None
         self._caution = Caution(wary=inherits, names=inherits)
-        self._initialized = False
-        self._full = False
+        self._initialized = self._full = self._ours = False
         self._quiet = False  # whether the last cell has left no job in the background, and us the shell's stdin
         self._job = b""  # the last job that the shell has started, as it says in the end fence
 
@@ -218,7 +218,7 @@ class ShellProtocol:
         """Return the bytes that save what a new shell shall have beside exports; nothing answers them."""
         return self._lines.save if self._lines is not None and self.state is State.IDLE else b""
 
-    def send(self, code: str, *, source: str = "", soon: bool = False) -> bytes:
+    def send(self, code: str, *, source: str = "", soon: bool = False, ours: bool = False) -> bytes:
         """Return the bytes that run a cell.
 
         Args:
@@ -226,6 +226,7 @@ class ShellProtocol:
             source: A path inside that its standard input is opened from; end of file at once if empty.
             soon: It comes right after the last one and all that came since then was received: if there are no jobs in
                 the background, nobody can print before it, and it has no begin fences.
+            ours: Of ours, between two cells: for the next one it has not been, nor does it show in a trace.
 
         Raises:
             InvalidOptions: The cell holds a NUL byte, which no shell can take.
@@ -239,24 +240,29 @@ class ShellProtocol:
         if not text.endswith(b"\n"):
             text += b"\n"  # else a backslash at the end would be an argument
         lines = self._lines
-        for flag in lines.lifted:
-            if flag in self._flags:
-                text = b"\\%s set -%s;" % (lines.word, flag.encode()) + text
-        if "a" in self._flags:  # it was exported when the last cell's end set it
-            text = b"\\%s unset __;__=' ';" % lines.word + text
-        status = self.last_exit_code if "e" not in self._flags else 0  # with -e it would end the shell
+        text = text if ours else self._as_left(lines) + text
+        status = self.last_exit_code if "e" not in self._flags and not ours else 0  # with -e it would end the shell
         self._token = self._fresh_token()
         reads = (source or "/dev/null").encode()
         caution = self._caution
         caution.look(text)
+        self._ours = ours
+        self.alone = ours or caution.alone
         # The other end of a source must know when it was opened.
         fenced = not (soon and self._quiet) or bool(source) or caution.perilous
         self.state = State.SENT if fenced else State.RUNNING
         for outlet in self._current:
             outlet.inside = not fenced
         self._ended.clear()
-        around = {"fenced": fenced, "wary": caution.wary, "keep": caution.keeps}
+        around = {"fenced": fenced, "wary": caution.wary, "keep": caution.keeps, "ours": ours}
         return lines.cell(self._token, status, text, reads, **around)
+
+    def _as_left(self, lines: Lines) -> bytes:
+        """Return what puts the options back that are lifted between cells."""
+        text = b"".join(b"\\%s set -%s;" % (lines.word, flag.encode()) for flag in lines.lifted if flag in self._flags)
+        if "a" in self._flags:  # the end of the last cell has exported it
+            text = b"\\%s unset __;__=' ';" % lines.word + text
+        return text
 
     def _fresh_token(self) -> bytes:
         """Return random digits that were never used; drawn for many cells at once, for each draw is a system call."""
@@ -374,14 +380,15 @@ class ShellProtocol:
         if not self._ended[STDOUT]:
             raise ProtocolError("the fence at the end of a cell holds no exit code")
         code, *facts = self._ended[STDOUT]
-        self.last_exit_code = _number(code)
-        self._flags = facts[0].decode(errors="replace") if facts else ""
+        if not self._ours:
+            self.last_exit_code = _number(code)
+            self._flags = facts[0].decode(errors="replace") if facts else ""
         self._caution.wary |= any(flag in self._flags for flag in "axv")
         lines, job = (facts[-1][:1], facts[-1][1:]) if len(facts) > 1 else (b"", self._job)
         self.left_job, self._job = job not in (self._job, b"quiet", b"0"), job
         self._quiet = lines == b"0" and not self.left_job
         self.state, self._caution.saved = State.IDLE, True
-        events.append(Finished(self.last_exit_code))
+        events.append(Finished(_number(code)))
 
     def _died(self, events: list[Event]) -> None:
         code = _number(self._dead[STDOUT][0]) if self._dead[STDOUT] else UNKNOWN_EXIT

@@ -33,6 +33,7 @@ class Run:
         sent: What the shell gets for it; the same if empty.
         stdin, feed: What it reads: all of it, or a stream.
         hear: What its output goes through first.
+        ours: It is of ours, and not of the user's.
     """
 
     code: str
@@ -44,6 +45,7 @@ class Run:
     tick: Tick | None = None
     hear: Callable[[Output], Output] | None = None
     sent: str = ""
+    ours: bool = False
     feed: Feed | None = None
     deadline: float | None = None
     rescues: int = 0

@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -18,7 +18,7 @@ from sandbox_magic.echo import Echo
 from sandbox_magic.egress.gate import Access
 from sandbox_magic.engines import fallback_note, find_engine
 from sandbox_magic.engines.base import IMAGES, Machine, Progress, silent
-from sandbox_magic.errors import EngineUnavailable, SessionClosed, ShellExited, TransferError
+from sandbox_magic.errors import CommandTimeout, EngineUnavailable, SessionClosed, ShellExited, TransferError
 from sandbox_magic.facts import inside
 from sandbox_magic.feed import Source
 from sandbox_magic.jobs import Job, Jobs
@@ -232,24 +232,28 @@ class Sandbox:
         if self._bounds is not None:
             self._bounds.settle()
         before = session.last
-        with self._network.during(self._machine, network, lambda: session.closed) as proxies:
-            try:
-                session.run(
-                    code,
-                    timeout=timeout,
-                    stdin=given,
-                    on_output=Echo(on_output) if echo else on_output,
-                    env={**proxies, **env} if proxies and env else env or proxies,
-                    cwd=cwd,
-                    tick=tick,
-                    tty=tty,
-                )
-            except ShellExited as error:
-                raise self._explained(error) from error
-            finally:
-                if session.last is not before:
-                    self.last = session.last
-                self._add_notes()
+        try:
+            with self._network.during(self._machine, network, lambda: session.closed) as proxies:
+                try:
+                    session.run(
+                        code,
+                        timeout=timeout,
+                        stdin=given,
+                        on_output=Echo(on_output) if echo else on_output,
+                        env={**proxies, **env} if proxies and env else env or proxies,
+                        cwd=cwd,
+                        tick=tick,
+                        tty=tty,
+                    )
+                except ShellExited as error:
+                    raise self._explained(error) from error
+                finally:
+                    if session.last is not before:
+                        self.last = session.last
+                    self._add_notes()
+        except CommandTimeout as error:
+            error.result = self.last or error.result  # with what is known of the sandbox, too
+            raise
         assert self.last is not None
         return self.last.check() if check else self.last
 
@@ -341,9 +345,7 @@ class Sandbox:
         """
         control = self._running().control
         assert self._machine is not None
-        path = PurePosixPath(self.spec.cwd, target)
-        target += "/" if files.is_folder(self._machine, control, path) else ""
-        files.put(self._machine, Path(source), target, cwd=self.spec.cwd, shared=self.spec.shared)
+        files.put(self._machine, control, Path(source), target, cwd=self.spec.cwd, shared=self.spec.shared)
 
     def get(self, source: str, target: str | Path = ".") -> list[Path]:
         """Copy a file or folder out of the sandbox; return the files that were written.

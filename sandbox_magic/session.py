@@ -17,9 +17,11 @@ from sandbox_magic.diverted import diverted
 from sandbox_magic.engines.base import Machine
 from sandbox_magic.errors import CommandTimeout, EngineError, InvalidOptions, SessionBusy, SessionClosed, ShellExited
 from sandbox_magic.feed import Source, stage
+from sandbox_magic.inheritance import CUT, ENDED, SANDBOX_ENDED
 from sandbox_magic.interrupts import deferred_interrupts
 from sandbox_magic.ladder import Ladder
-from sandbox_magic.link import CUT, ENDED, SANDBOX_ENDED, ShellLink
+from sandbox_magic.late import meanwhile
+from sandbox_magic.link import ShellLink
 from sandbox_magic.protocol import Died, Event, Exited, Finished, LateOutput, Output, Started
 from sandbox_magic.pulse import Pulse
 from sandbox_magic.result import Result
@@ -218,18 +220,20 @@ class Session:
         return Run(code, ladder, Pulse(self._link.machine, self._link.wake), **options)
 
     def _prepare(self, env: Mapping[str, str], cwd: str | None) -> None:
-        """Export and change directory in a run of its own, which leaves ``$?`` alone."""
+        """Export and change directory in a run of its own."""
         run = self._aside(preparation(env, cwd))
         if run.exit_code != 0:
             said = sanitize(" ".join(run.capture.output().decode(errors="replace").split())[-300:])
             raise InvalidOptions(f"the cell was not run, its env or cwd cannot be set: {said}")
+        for output in meanwhile(run.capture):
+            self._link.keep(output)
 
     def _aside(self, code: str) -> Run:
-        """Run code of ours that leaves ``$?`` alone."""
+        """Run code of ours, which the next cell does not see."""
         self._link.ensure()
-        run, status = self._new(code), self._link.protocol.last_exit_code
+        run = self._new(code)
+        run.ours = True
         self._execute(run, _PREPARE_SECONDS)
-        self._link.protocol.last_exit_code = status
         return run
 
     def _send(self, run: Run) -> None:
@@ -239,7 +243,7 @@ class Session:
         self._link.ensure()
         source = run.feed.path if run.feed else stage(self.control, self._link.protocol.supervisor_pid, run.stdin)
         moment = time.monotonic()
-        run.fenced = self._link.send(run.sent or run.code, source)
+        run.fenced = self._link.send(run.sent or run.code, source, ours=run.ours)
         run.sent_at = moment
         if not run.fenced:
             run.begin()

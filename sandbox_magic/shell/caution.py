@@ -21,6 +21,12 @@ _CHANGERS = re.compile(
 # without these most cells leave nothing that a new shell would miss. What else they have changed is saved in a pause.
 _NAMERS = re.compile(rb"\(\)|func|alias|source|eval|\. ")
 _STATE = re.compile(rb"=|\+\+|umask|" + _SPOILERS.pattern + rb"|" + _CHANGERS.pattern)
+# Commands of which none starts a process, unless a word is a function or an alias; nothing that runs one inside.
+_ALONE = re.compile(
+    rb"""(?:(?:(?:true|false|:|cd|echo|export|pwd|umask|unset)(?![\w=])[\w ./:=,@%+$?*"'{}\[\]<>!#~^-]*"""
+    rb"""|[A-Za-z_]\w*=[\w./:=,@%+$?*~^-]*)?(?:[\n;]|&&|\|\|)[ \t]*)*\Z"""
+)
+_SHORT = 2000  # bytes; for a longer cell it does not pay to look
 
 
 @dataclass(slots=True)
@@ -33,6 +39,7 @@ class Caution:
         keeps: The cell may have changed exports or directory, or nobody has saved them yet.
         saved: Somebody has.
         changes: The cell may have changed variables, functions, aliases or options: what a checkpoint holds.
+        alone: The cell has started no process.
     """
 
     wary: bool = False
@@ -41,6 +48,7 @@ class Caution:
     saved: bool = False
     changes: bool = True
     names: bool = False
+    alone: bool = True
 
     def look(self, text: bytes) -> None:
         """Take the next cell."""
@@ -49,3 +57,4 @@ class Caution:
         self.names = self.names or bool(_NAMERS.search(text))
         self.changes = self.names or not self.saved or bool(_STATE.search(text))
         self.keeps = self.wary or not self.saved or not _HARMLESS.match(text) or bool(_CHANGERS.search(text))
+        self.alone = not self.wary and len(text) < _SHORT and bool(_ALONE.match(text))

@@ -1,14 +1,14 @@
 # Spoken by the control shell, a second shell of the same user: it finds and signals the processes of a cell. Builtins
 # only: it must work when no process can be forked and when PATH is gone.
 
-# stat FILE: read a /proc/PID/stat (a process name may hold spaces, parentheses and newlines) -> $pid $parent
+# stat FILE: read a /proc/PID/stat (a process name may hold spaces, parentheses and newlines) -> $pid $state $parent
 # $session $tty $start
 stat() {
   text=
   while IFS= read -r line || [ -n "$line" ]; do text="$text $line"; done 2>/dev/null <"$1"
   pid=${text#?} pid=${pid%% *}
   set -- ${text##*) }
-  [ $# -ge 20 ] && parent=$2 session=$4 tty=$5 start=${20}
+  [ $# -ge 20 ] && state=$1 parent=$2 session=$4 tty=$5 start=${20}
 }
 
 # cell SHELL SUPERVISOR TICKS: the processes that the cell in SHELL has started -> $found
@@ -191,29 +191,55 @@ clear() {
   [ -z "$found" ] || kill -s KILL $found 2>/dev/null
 }
 
-# held SHELL SUPERVISOR HOLDER...: says those of SUPERVISOR and the HOLDERs whose stdout or stderr is open in a process
-# that is none of these, nor SHELL, nor one that has just been started in its place.
+# held SHELL CURRENT SUPERVISOR HOLDER...: says those of SUPERVISOR and the HOLDERs whose stdout or stderr is open in a
+# process that is none of these, nor SHELL, nor process 1, nor one just started in its place. One whose files we may not
+# see, such as one that has changed its user, is taken to hold what its parent does, or the stdout of CURRENT, the one
+# where the cells before this question have printed. What holds none ($clean) cannot come to one, and is not asked again.
+clean=' ' blind=' '
 held() {
-  shell=$1 supervisor=$2 kids= found=
-  shift
+  shell=$1 current=$2 supervisor=$3 kids= found= still=' ' unseen=' '
+  shift 2
   IFS= read -r kids 2>/dev/null <"/proc/$supervisor/task/$supervisor/children"
   for dir in /proc/[0-9]*; do
-    case " $shell $* $kids " in *" ${dir#/proc/} "*) continue ;; esac
-    line=
+    case " 1 $shell $$ $* $kids " in *" ${dir#/proc/} "*) continue ;; esac
+    case $clean in *" ${dir#/proc/} "*) still="$still${dir#/proc/} "; continue ;; esac
+    line= some=
     IFS= read -r line 2>/dev/null <"$dir/cmdline"
-    case $line in *sandbox-keeper*) continue ;; esac
-    for file in "$dir"/fd/*; do
-      [ -p "$file" ] || continue
-      error=4                        # of the supervisor; it comes first
-      for holder; do
-        case " $found " in
-        *" $holder "*) ;;
-        *) [ ! "$file" -ef "/proc/$holder/fd/1" ] && [ ! "$file" -ef "/proc/$holder/fd/$error" ] ||
-             found="$found $holder" ;;
-        esac
-        error=2
-      done
+    case $line in
+    *sandbox-keeper*) ;;
+    *) if [ -e "$dir/cwd" ] || [ ! -e "/proc/$$/cwd" ]; then holds "$@"; else unseen; fi ;;
+    esac
+    [ -n "$some" ] || still="$still${dir#/proc/} "
+  done
+  clean=$still blind=$unseen
+  echo "$found"
+}
+
+# holds SUPERVISOR HOLDER...: those of them that the process of $dir holds -> $some and $found
+holds() {
+  for file in "$dir"/fd/*; do
+    [ -p "$file" ] || continue
+    error=4                          # of the supervisor; it comes first
+    for holder; do
+      if [ "$file" -ef "/proc/$holder/fd/1" ] || [ "$file" -ef "/proc/$holder/fd/$error" ]; then
+        some=yes
+        case " $found " in *" $holder "*) ;; *) found="$found $holder" ;; esac
+      fi
+      error=2
     done
   done
-  echo "$found"
+}
+
+# unseen: the same for a process whose files we may not see
+unseen() {
+  stat "$dir/stat" 2>/dev/null && [ "$state" != Z ] || return
+  case $blind in
+  *" $pid:"*) holder=${blind##* "$pid:"} ;;
+  *) case $blind$unseen in
+     *" $parent:"*) holder="$blind$unseen" holder=${holder##* "$parent:"} ;;
+     *) holder=$current ;;
+     esac ;;
+  esac
+  holder=${holder%% *} some=yes unseen="$unseen$pid:$holder "
+  case " $found " in *" $holder "*) ;; *) found="$found $holder" ;; esac
 }

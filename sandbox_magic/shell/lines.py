@@ -87,7 +87,7 @@ class Lines:
         return self._turn().replace(b"@WAS_OUT@", out).replace(b"@WAS_ERR@", err)
 
     def cell(
-        self, token: bytes, code: int, text: bytes, stdin: bytes, *, fenced: bool, wary: bool, keep: bool
+        self, token: bytes, code: int, text: bytes, stdin: bytes, *, fenced: bool, wary: bool, keep: bool, ours: bool
     ) -> bytes:
         """Return the lines of one cell.
 
@@ -99,8 +99,9 @@ class Lines:
             fenced: With begin fences.
             wary: With all that makes up for what cells can do to the shell itself.
             keep: Save exports and directory behind it.
+            ours: Of ours, between two of the user's: traps that are put away stay so (in zsh they are back).
         """
-        kind = fenced, wary, wary or code != 0, keep
+        kind = fenced, wary, not ours and (wary or code != 0), keep
         form = self._forms.get(kind) or self._form(kind)
         return form % {b"TOKEN": token, b"CODE": b"%d" % code, b"TEXT": quote(text), b"STDIN": stdin}
 
@@ -108,6 +109,7 @@ class Lines:
         fenced, wary, whole, keep = kind
         fills = dict.fromkeys(self._parts, b"") | {"file": b"5" if whole else b"6"}
         fills |= {name: self._parts[name] for name in fenced * _FENCED + wary * _WARY}
+        fills |= {} if whole else {"wary": b""}
         fills["keep"] = self._parts["keep" if keep else "mark"]
         form = self._run
         for name, text in fills.items():

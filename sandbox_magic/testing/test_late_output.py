@@ -72,6 +72,15 @@ def test_the_jobs_of_a_shell_that_has_ended_are_apart_too(box: Sandbox) -> None:
     until("late output is missing", lambda: heard.of(job) == b"late\n")
 
 
+def test_a_daemon_that_the_cell_does_not_show_is_apart_too(box: Sandbox) -> None:
+    heard = Heard(box)
+    daemon = "(until [ -e /tmp/go ]; do sleep 0.1; done; echo late; >/tmp/gone) \\046\\n"
+    box.run(f"printf '{daemon}' >/tmp/daemon")
+    assert box.run("sh /tmp/daemon; echo now").stdout == "now\n"
+    assert box.run(">/tmp/go; until [ -e /tmp/gone ]; do sleep 0.1; done; sleep 0.3; echo own").stdout == "own\n"
+    until("late output is missing", lambda: heard.of("sh /tmp/daemon; echo now") == b"late\n")
+
+
 def test_what_a_cell_has_opened_goes_where_its_output_goes(box: Sandbox) -> None:
     box.run("exec 3>&1 4>/tmp/file; sleep 1000 & echo")
     assert box.run("echo three >&3; echo four >&4; cat /tmp/file").stdout == "three\nfour\n"

@@ -80,3 +80,20 @@ def test_others_may_leave_something(cell: str) -> None:
 @pytest.mark.parametrize("cell", ["f() { x=1; }", "alias f='x=1'", ". ./file", 'eval "$text"'])
 def test_once_there_are_functions_any_cell_may(cell: str) -> None:
     assert after(cell, "f").changes
+
+
+@pytest.mark.parametrize("cell", ["true", "", "cd /tmp && pwd", "echo $x >f; x=1\n\n  : ", 'export A="b c" || false'])
+def test_builtins_start_no_process(cell: str) -> None:
+    assert after(cell).alone
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ["ls", "x=1 ls", "echo $(ls)", "echo `ls`", "echo <(ls)", "true & ", "true | ls", "trueish", "./true", "true\nls"],
+)
+def test_what_is_no_builtin_may_start_one(cell: str) -> None:
+    assert not after(cell).alone
+
+
+def test_any_word_may_be_a_function_later() -> None:
+    assert not after("true() { ls; }", "true").alone
