@@ -10,7 +10,7 @@ from machines import IMAGE
 
 from sandbox_magic import EngineError, InvalidOptions, LimitNotEnforced, Sandbox, SandboxSpec, pulse
 from sandbox_magic.engines import find_engine
-from sandbox_magic.proof import NOT_ENFORCED, prove
+from sandbox_magic.proof import ENFORCED, NOT_ENFORCED, prove
 
 
 def test_sealed_takes_it_and_it_is_really_there(gvisor: str, tmp_path: Path) -> None:
@@ -71,6 +71,15 @@ def test_the_doctor_is_not_deceived_by_what_a_runtime_seems_to_keep(gvisor: str)
     memory, processes, _ = prove(engine, image=IMAGE, runtime="runsc")  # which hides that it drops them
     assert memory.verdict == NOT_ENFORCED, memory.why
     assert processes.verdict == NOT_ENFORCED, processes.why
+    assert engine.found() == []
+
+
+def test_the_doctor_proves_what_ends_the_sandbox(gvisor: str) -> None:
+    engine = find_engine(SandboxSpec(docker_host=gvisor))
+    engine.connect()
+    memory, processes, _ = prove(engine, image=IMAGE, runtime="bounded")
+    assert memory.verdict == ENFORCED and "killed, and the sandbox with it" in memory.why
+    assert processes.verdict == ENFORCED, processes.why
     assert engine.found() == []
 
 
