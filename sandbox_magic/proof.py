@@ -160,7 +160,7 @@ def _memory(session: Session, machine: Machine) -> tuple[str, str]:
 
 def _processes(most: int, many: int, session: Session, machine: Machine) -> tuple[str, str]:
     tried = _run(session, machine, _FORK.format(many=many))
-    made = max((int(word) for word in tried.stdout.split() if word.isdecimal()), default=0)
+    made = max((int(word) for word in tried.stdout.split() if word.isdigit()), default=0)
     why = f"{made} more processes could be made under a limit of {most}" + tried.ended * ", then the sandbox ended"
     if made >= most:
         return NOT_ENFORCED, why

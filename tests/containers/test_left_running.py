@@ -43,8 +43,8 @@ def test_what_a_job_prints_while_the_next_cell_is_prepared_is_kept(
     box: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outlets, "MOST", 1)  # so it prints where cells do
-    box.run("set -x; (i=0; while [ $i -lt 2000 ]; do echo $((i += 1)); done; echo end) 2>/dev/null &")
-    said = "".join(box.run(":", cwd="/tmp", env={"A": "b"}).stdout for _ in range(50))
+    said = box.run("set -x; (i=0; while [ $i -lt 2000 ]; do echo $((i += 1)); done; echo end) 2>/dev/null &").stdout
+    said += "".join(box.run(":", cwd="/tmp", env={"A": "b"}).stdout for _ in range(50))
     said += box.run("wait; echo waited").stdout
     said += "".join(output.data.decode() for output in box.late_output() if output.stream == "stdout")
     assert sorted(said.split()) == sorted([*map(str, range(1, 2001)), "end", "waited"])
