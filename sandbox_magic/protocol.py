@@ -24,7 +24,7 @@ STREAMS = (STDOUT, STDERR)
 
 _PREFIX = 16  # hexadecimal digits
 _SUPERVISOR = b"0" * TOKEN
-UNKNOWN_EXIT = 128 + 31  # SIGSYS: a shell could not report (see shell/bash.sh), or a supervisor has lost us
+UNKNOWN_EXIT = 128 + 31  # of a supervisor that has lost us
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +209,9 @@ class ShellProtocol:
 
     def checkpoint(self) -> bytes:
         """Return the bytes that save what a new shell shall have beside exports; nothing answers them."""
-        return self._lines.save if self._lines is not None and self.state is State.IDLE else b""
+        if self._lines is None or self.state is not State.IDLE:
+            return b""
+        return self._lines.frail_save if self._caution.frail else self._lines.save
 
     def send(self, code: str, *, source: str = "", soon: bool = False) -> bytes:
         """Return the bytes that run a cell.
@@ -248,8 +250,7 @@ class ShellProtocol:
         for outlet in self._current:
             outlet.inside = not fenced
         self._ended.clear()
-        around = {"fenced": fenced, "wary": caution.wary, "keep": caution.keeps}
-        return lines.cell(self._token, status, text, reads, **around)
+        return lines.cell(self._token, status, text, reads, fenced=fenced, caution=caution)
 
     def _fresh_token(self) -> bytes:
         """Return random digits that were never used; drawn for many cells at once, for each draw is a system call."""
@@ -377,12 +378,12 @@ class ShellProtocol:
         events.append(Finished(self.last_exit_code))
 
     def _died(self, events: list[Event]) -> None:
-        code = _number(self._dead[STDOUT][0]) if self._dead[STDOUT] else UNKNOWN_EXIT
+        code = _number(self._dead[STDOUT][0]) if self._dead[STDOUT] else None
         for source in self._current:
             source.inside = False
         self.last_exit_code, self.left_job = 0, False
         self.state = State.DEAD
-        events.append(Died(None if code == UNKNOWN_EXIT else code))
+        events.append(Died(code))
 
 
 def _number(text: bytes) -> int:
