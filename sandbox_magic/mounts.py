@@ -106,6 +106,7 @@ def _states() -> list[Path]:
     jupyter = [Path(data, "jupyter/runtime")] if data else []
     if named := os.environ.get("JUPYTER_RUNTIME_DIR"):
         jupyter.append(Path(named))
+    below.append(Path(f"/tmp/sandbox-magic-{os.getuid()}"))  # noqa: S108 # see traces.home
     return [*map(Path, _STATES), *(Path.home() / name for name in _HOME_STATES), *below, *jupyter]
 
 

@@ -51,6 +51,7 @@ def container_body(  # what the engine adds to the wish
         "use_config_proxy": False,  # the SDK would tell every sandbox the user's proxies, with their passwords
         "labels": dict(labels),
         "stop_signal": "SIGKILL",
+        "healthcheck": {"test": ["NONE"]},  # or the engine runs what the image names, over and over, as the keeper
         "host_config": _limits(spec, cpus) | _walls(spec, calls, volumes) | {"runtime": runtime},
     }
 

@@ -69,7 +69,7 @@ CHECKS: dict[str, tuple[str, Callable[[Seen], bool]]] = {
     "5.26": ("no new privileges",
              lambda s: "no-new-privileges" in s.host["SecurityOpt"]
              and s.run("grep NoNewPrivs /proc/self/status").split()[1] == "1"),
-    "5.27": ("a health check", lambda s: bool(s.facts["Config"].get("Healthcheck"))),
+    "5.27": ("a health check", lambda s: s.facts["Config"].get("Healthcheck") not in (None, {"Test": ["NONE"]})),
     "5.28": ("an image of the day", lambda s: False),  # nothing here could know
     "5.29": ("processes are limited", lambda s: s.host["PidsLimit"] > 0),
     "5.30": ("not on docker0", lambda s: not s.facts["NetworkSettings"]["Networks"]),

@@ -101,14 +101,17 @@ def test_where_one_may_write(known: tuple[Sandbox, Expected]) -> None:
 
 
 @pytest.fixture(params=["docker", "podman"])
-def with_volume(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
-    """An engine, and an image that declares a folder as a volume."""
+def hostile(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
+    """An engine, and an image that declares a folder as a volume, and has a check of its health."""
     engine = find_engine(SandboxSpec(engine=request.param))
     assert isinstance(engine, DockerEngine)
     api, name = engine._connect().api, f"sandbox-volume-{secrets.token_hex(4)}"
     made = api.create_container("busybox:latest", ["true"])["Id"]
     try:
-        api.commit(made, name, "latest", changes=["VOLUME /data"])
+        changes = ["VOLUME /data"]
+        if engine.name == "docker":  # Podman can make no such image, and runs its check only with systemd
+            changes.append("HEALTHCHECK --interval=1s --timeout=5s CMD echo checked >>/tmp/health")
+        api.commit(made, name, "latest", changes=changes)
     finally:
         engine.remove(made)
     yield engine.name, f"{name}:latest"
@@ -116,15 +119,25 @@ def with_volume(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.attack("limits", "fill a folder that the image declares as a volume of its own", bounded=True)
-def test_a_volume_of_the_image(with_volume: tuple[str, str]) -> None:
+def test_a_volume_of_the_image(hostile: tuple[str, str]) -> None:
     """It would be a folder on this machine's disk, of any size."""
-    engine, image = with_volume
+    engine, image = hostile
     with Sandbox(image, engine=engine, profile="sealed") as box:
         result = box.run("head -c 40000000 /dev/zero >/data/full; ls -l /data/full")
         size = int(result.stdout.split()[4])
     if size >= 40_000_000:
         raise Breach(result.output)
     assert 1 << 20 <= size <= 16 << 20, result.output
+
+
+@pytest.mark.attack("processes", "have the engine run the image's check of its health")
+@pytest.mark.parametrize("hostile", ["docker"], indirect=True)
+def test_a_check_of_the_image(hostile: tuple[str, str]) -> None:
+    """It would run before the limits are proved, again and again, and in `sealed` as the user of the keeper."""
+    engine, image = hostile
+    with Sandbox(image, engine=engine) as box:
+        if found := box.run("sleep 2.5; cat /tmp/health 2>/dev/null").stdout:
+            raise Breach(found)
 
 
 @pytest.mark.attack("profiles", "reach what an engine masks in /proc and /sys")
