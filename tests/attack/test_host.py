@@ -148,10 +148,14 @@ PROCESSES = [
         call("process_vm_readv", "$k", "$to", 1, "$from", 1, 0,
              before=f'{KEEPER}; $b = "x" x 8; $to = pack("QQ", unpack("Q", pack("P", $b)), 8); '
                     '$from = pack("QQ", 4096, 8)')),
-    Try("processes", "kill the keeper", perl(f"{KEEPER}; kill(9, $k) and $k != 1 or die $k == 1 ? $! || denied : $!"),
-        without=KILL),
-    Try("processes", "stop the keeper", perl(f"{KEEPER}; kill(19, $k) and $k != 1 or die $k == 1 ? $! || denied : $!"),
-        without=KILL),
+    Try("processes", "kill the keeper, as the user that one is",
+        perl(f"{KEEPER}; kill(9, $k) and $k != 1 or die $k == 1 ? $! || denied : $!"), without=KILL),
+    Try("processes", "stop the keeper, as the user that one is",
+        perl(f"{KEEPER}; kill(19, $k) and $k != 1 or die $k == 1 ? $! || denied : $!"), without=KILL),
+    Try("processes", "become root again by a set-user-id program",
+        "cp $(command -v id) /tmp/root-id && chmod 4755 /tmp/root-id && [ -u /tmp/root-id ] && "
+        "as=$(setpriv --reuid=1000 --regid=1000 --clear-groups /tmp/root-id -u) && echo as $as && [ $as = 0 ]",
+        "as 1000", without=frozenset({"sealed", "bubblewrap"})),  # where nobody is root
     Try("processes", "signal a process of the host",
         f'[ -e /proc/{os.getpid()} ] || kill -0 {os.getpid()}', ABSENT),
     Try("processes", "type into a terminal (TIOCSTI)",

@@ -100,6 +100,35 @@ def test_where_one_may_write(known: tuple[Sandbox, Expected]) -> None:
     assert box.run("printf '#!/bin/sh\\necho ran' >/tmp/p; chmod +x /tmp/p; /tmp/p").stdout == "ran\n"
 
 
+EVERYWHERE = (
+    "use File::Find; find({no_chdir => 1, wanted => sub { return $File::Find::prune = 1 if m(^/(PRUNED)$); "
+    "return unless -d && !-l; print qq($_\\n) if open my $f, q(>), qq($_/.tried) and unlink qq($_/.tried) }}, q(/))"
+)
+
+
+def test_what_can_be_written_in_sealed_is_in_memory(known: tuple[Sandbox, Expected]) -> None:
+    """A file is tried in every folder that there is."""
+    box, expected = known
+    if expected.read_only:
+        # With bubblewrap /usr is this machine's, and may be large.
+        code = EVERYWHERE.replace("PRUNED", "proc|sys|usr" if box.spec.engine == "bubblewrap" else "proc|sys")
+        folders = box.run(f"perl -e '{code}' 2>/dev/null", timeout=90, check=True).stdout.split()
+        assert {"/tmp", "/work"} <= set(folders)
+        outside = [
+            f for f in folders if not f.startswith(("/tmp", "/work", "/run", "/dev/shm", "/dev/mqueue", "/var/tmp"))
+        ]
+        assert outside == []
+
+
+def test_no_log_is_kept(known: tuple[Sandbox, Expected]) -> None:
+    """Else whatever is printed would grow on this machine's disk."""
+    box, _ = known
+    if isinstance(engine := find_engine(box.spec), DockerEngine):
+        facts = engine._connect().api.inspect_container(box._machine.id)  # type: ignore[union-attr] # it runs
+        assert facts["HostConfig"]["LogConfig"]["Type"] == "none"
+        assert not facts.get("LogPath")
+
+
 @pytest.fixture(params=["docker", "podman"])
 def hostile(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
     """An engine, and an image that declares a folder as a volume, and has a check of its health."""

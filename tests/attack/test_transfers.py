@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from tar_corpus import snapshot
 from tries import Breach, perl
 
 from sandbox_magic import Sandbox, TransferError
+from sandbox_magic.engines.body import open_folder
+from sandbox_magic.engines.docker import DockerMachine
+from sandbox_magic.testing.host import until
 
 ENGINES = ["docker", "podman", "bubblewrap"]
 SECRET = "the host's secret"
@@ -180,6 +184,29 @@ def test_a_sparse_file(engine: str, tmp_path: Path) -> None:
             box.get("/work/big" if box.run("[ -e /work/big ]").exit_code == 0 else "/tmp/big", tmp_path)
         assert list(tmp_path.iterdir()) == []
         assert free - shutil.disk_usage(tmp_path).free < 2 << 30
+
+
+def test_the_engines_own_copying_is_not_used(tmp_path: Path) -> None:
+    """It works as root on this machine, in a tree that a sandbox changes; the engine tells when it does."""
+    (tmp_path / "in").write_text("in")
+    with Sandbox(engine="docker") as box:
+        begun = int(time.time()) - 1
+        box.put(tmp_path / "in", "/work/")
+        box.get("/work/in", tmp_path / "out")
+        machine = box._machine
+        assert isinstance(machine, DockerMachine)
+        done = told(machine, begun)
+        assert "exec_start" in done and not {"archive-path", "extract-to-dir", "export", "commit"} & set(done)
+        machine._api.put_archive(machine.id, "/tmp", open_folder("/tmp/x"))
+        until("the engine does not tell", lambda: "extract-to-dir" in told(machine, begun))
+
+
+def told(machine: DockerMachine, since: int) -> list[str]:
+    """Return what the engine has done with a container."""
+    events = machine._api.events(
+        since=since, until=int(time.time()) + 1, filters={"container": machine.id}, decode=True
+    )
+    return [event["Action"].partition(":")[0] for event in events]
 
 
 @pytest.mark.parametrize("engine", ["docker", "podman"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import re
 import shutil
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from sandbox_magic import CommandTimeout, Result, Sandbox
+from sandbox_magic.jupyter.view import CellView
 
 MEMORY, PIDS = 128 << 20, 40
 ENGINES = ["docker", "podman", "bubblewrap"]
@@ -133,6 +135,23 @@ def test_a_full_folder_is_named(box: Sandbox, folder: str) -> None:
     box.run(f"rm {folder}/big")
     assert 0 < int(result.stdout) <= size
     assert [note for note in result.notes if f"is full: {folder} " in note], result.notes
+
+
+@pytest.mark.parametrize("engine", ["bubblewrap"], ids="{}-sealed".format)
+@pytest.mark.attack("limits", "print 200 MB without a newline, to fill this process", bounded=True)
+def test_output_without_end(engine: str) -> None:
+    """What is kept of it lies in a file, and what is shown is bounded; a page of it is another 64 MB for a moment."""
+    status, written = Path("/proc/self/status"), io.StringIO()
+    with Sandbox(engine=engine, profile="sealed") as box, contextlib.redirect_stdout(written):
+        box.run("true")
+        Path("/proc/self/clear_refs").write_text("5")  # the most that there was is from now on
+        before = int(re.findall(r"VmRSS:\s+(\d+)", status.read_text())[0])
+        view = CellView()
+        result = box.run("head -c 200000000 /dev/zero | tr '\\0' x", on_output=view.show)
+        view.finish()
+        most = int(re.findall(r"VmHWM:\s+(\d+)", status.read_text())[0])
+    assert result.truncated and len(written.getvalue()) < 2_000_000
+    assert most - before < 150_000, "KB"
 
 
 @pytest.mark.parametrize("engine", ["docker"], ids="{}-sealed".format)  # the others cannot bound them: the memory does

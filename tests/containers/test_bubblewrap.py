@@ -7,6 +7,7 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,6 +41,18 @@ def test_every_namespace_is_another_one(box: Sandbox) -> None:
     inside = box.run("readlink " + " ".join(f"/proc/self/ns/{kind}" for kind in kinds), check=True).stdout.split()
     assert len(inside) == len(kinds)
     assert not set(inside) & {str(Path(f"/proc/self/ns/{kind}").readlink()) for kind in kinds}
+
+
+def test_it_outlives_the_thread_that_asked_for_it() -> None:
+    """What the kernel ties to a parent's end, it ties to the thread that has forked."""
+    made: list[Sandbox] = []
+    thread = threading.Thread(target=lambda: made.append(Sandbox(engine="bubblewrap").start()))
+    thread.start()
+    thread.join()
+    with made[0] as box:
+        time.sleep(0.3)  # in which it would have died
+        assert box.run("echo alive").stdout == "alive\n"
+        assert box.run("echo again").notes == ()
 
 
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="the numbers are those of x86_64")

@@ -123,13 +123,19 @@ def test_jobs_have_it_too(box: Sandbox, ports: tuple[int, int]) -> None:
     assert job.wait(60).output == "hello\n"
 
 
+# What most packages with a service do when they are set up.
+POSTINST = (
+    "printf '#!/bin/sh\\nuseradd --system --user-group tiny && install -d -o tiny -g tiny -m 750 /var/lib/tiny\\n' "
+    ">/tmp/p/DEBIAN/postinst && chmod 755 /tmp/p/DEBIAN/postinst"
+)
+
+
 def test_apt(folder: Path, ports: tuple[int, int]) -> None:
     """apt asks its proxy in another form than for a tunnel; nothing but perl-base is in the image for it."""
     control = "Package: tiny\nVersion: 1\nArchitecture: all\nMaintainer: x <x@y>\nDescription: x\n"
     with Sandbox(engine="docker", network=[f"{NAME}@127.0.0.1:{ports[1]}"]) as box:
-        build = (
-            f"mkdir -p /tmp/p/DEBIAN && printf '{control}' >/tmp/p/DEBIAN/control && dpkg-deb -b /tmp/p /work/tiny.deb"
-        )
+        control_file = f"mkdir -p /tmp/p/DEBIAN && printf '{control}' >/tmp/p/DEBIAN/control"
+        build = f"{control_file} && {POSTINST} && dpkg-deb -b /tmp/p /work/tiny.deb"
         box.run(build, check=True)
         (deb,) = box.get("/work/tiny.deb", folder)
         packages = f"{control}Filename: tiny.deb\nSize: {deb.stat().st_size}\n"
@@ -138,6 +144,7 @@ def test_apt(folder: Path, ports: tuple[int, int]) -> None:
         box.run("rm -rf /etc/apt/sources.list* /var/lib/apt/lists/*", check=True)
         box.run(f"echo 'deb [trusted=yes] http://{NAME}:{ports[1]}/ ./' >/etc/apt/sources.list")
         box.run("apt-get update && apt-get install -y tiny && dpkg -s tiny", timeout=100, check=True)
+        assert box.run("stat -c %U:%G:%a /var/lib/tiny").stdout == "tiny:tiny:750\n", "with five capabilities"
         assert box.status()["network interfaces"] == "lo"
         assert {access.name for access in box.network_log} == {NAME}
 
