@@ -134,6 +134,14 @@ def _numeric(user: str | None) -> str:
     return f",uid={uid},gid={gid or uid}" if uid.isdigit() and (gid or uid).isdigit() else ""
 
 
+def home_of(spec: SandboxSpec) -> str:
+    """Return where a session is at home; empty for a user whom only the image knows."""
+    if spec.user is None and spec.limits.read_only:
+        return spec.cwd  # its own user is in no image; this folder is in memory, and that user's
+    user = (spec.user or spec.limits.user or "").partition(":")[0]
+    return "/root" if user in {"0", "root"} else ""
+
+
 def open_folder(path: str) -> bytes:
     """Return an archive with one folder that everybody may write into, as /tmp is."""
     data = io.BytesIO()

@@ -26,7 +26,7 @@ time.sleep(1000)
 """
 
 
-@pytest.mark.parametrize("engine", ["docker", "podman"])
+@pytest.mark.parametrize("engine", ["docker"])  # with Podman it is the same, and takes twice as long
 @pytest.mark.attack("processes", "stop the keeper, so that the sandbox outlives its kernel's SIGKILL", bounded=True)
 def test_a_keeper_that_is_stopped(engine: str) -> None:
     """The kernel's janitor looks for it a moment later."""
