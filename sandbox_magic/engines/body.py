@@ -141,3 +141,11 @@ def open_folder(path: str) -> bytes:
         member.type, member.mode = tarfile.DIRTYPE, 0o1777
         archive.addfile(member)
     return data.getvalue()
+
+
+def home(spec: SandboxSpec) -> str:
+    """Return where a session is at home; empty for a user whom only the image knows."""
+    if spec.user is None and spec.limits.read_only:
+        return spec.cwd  # its own user is in no image; this folder is in memory, and that user's
+    user = (spec.user or spec.limits.user or "").partition(":")[0]
+    return "/root" if user in {"0", "root"} else ""

@@ -34,7 +34,7 @@ from sandbox_magic.engines.base import (
     labels_of_mine,
     silent,
 )
-from sandbox_magic.engines.body import BRIDGE, container_body, open_folder, processors
+from sandbox_magic.engines.body import BRIDGE, container_body, home, open_folder, processors
 from sandbox_magic.engines.endpoints import Connection, docker_places, first
 from sandbox_magic.engines.holes import components
 from sandbox_magic.engines.janitor import janitor
@@ -69,7 +69,7 @@ class DockerMachine(Machine):
         self._keeper = keeper
         self._user = spec.user or spec.limits.user or ""
         self._cwd = spec.cwd
-        self.home = _home(spec)
+        self.home = home(spec)
         self._gvisor = engine.about.gvisor(spec)
         self._drops = engine.about.drops_limits(engine.about.asked(spec) or engine.about.default)
         self._wish = engine.wish(spec)
@@ -397,11 +397,3 @@ def _attach(api: Any, ident: str) -> Any:
     keeper = sdk.call(patient.attach_socket, ident, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
     close_in_child(sdk.keep_alive(sdk.raw(keeper)))
     return keeper
-
-
-def _home(spec: SandboxSpec) -> str:
-    """Return where a session is at home; empty for a user whom only the image knows."""
-    if spec.user is None and spec.limits.read_only:
-        return spec.cwd  # its own user is in no image; this folder is in memory, and that user's
-    user = (spec.user or spec.limits.user or "").partition(":")[0]
-    return "/root" if user in {"0", "root"} else ""
