@@ -28,6 +28,7 @@ def diverted(code: str, link: ShellLink, aside: Callable[[str], Run]) -> list[st
     """
     if not _EXEC.search(code):
         return []
+    aside(":")  # if the shell is to print elsewhere it does so by now
     places = dict(zip(_STREAMS, link.protocol.places, strict=True))
     marks = {name: secrets.token_hex(16) for name in _STREAMS}
     lines = [

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from sandbox_magic.asking import Input
 from sandbox_magic.capture import Capture
 from sandbox_magic.errors import CommandTimeout, InvalidOptions, SandboxError, unknown_name
+from sandbox_magic.left_running import Process, left_running
+from sandbox_magic.link import ShellLink
 from sandbox_magic.protocol import Output
 from sandbox_magic.result import Result
 from sandbox_magic.session import Session
@@ -58,6 +60,11 @@ class Job:
         self._error: SandboxError | None = None
         self._begun = threading.Event()
         self._ended = threading.Event()
+
+    @property
+    def link(self) -> ShellLink:
+        """The stream to its shell; for others to look at."""
+        return self._session.link
 
     @property
     def running(self) -> bool:
@@ -156,9 +163,14 @@ class Job:
 
 
 class Jobs:
-    """The jobs of one sandbox, by name."""
+    """The jobs of one sandbox, by name, and what its cells have left running.
 
-    def __init__(self) -> None:
+    Args:
+        of: Returns the session of the cells, if there is one.
+    """
+
+    def __init__(self, of: Callable[[], Session | None] = lambda: None) -> None:
+        self._of = of
         self._jobs: dict[str, Job] = {}
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
@@ -167,6 +179,17 @@ class Jobs:
         """Return them in the order of their start."""
         with self._lock:
             return list(self._jobs.values())
+
+    def processes(self) -> list[Process]:
+        """Return what cells have left running (``cmd &``, daemons), and what the one that runs has started.
+
+        Raises:
+            SessionError: The sandbox does not answer.
+        """
+        session = self._of()
+        if session is None or session.closed or not session.link.connected:
+            return []
+        return left_running(session.link, [job.link for job in self.all() if job.running])
 
     def find(self, name: str) -> Job:
         """Return the job of this name.

@@ -13,6 +13,8 @@ KEPT = 1 << 20  # bytes
 LOST = f"background jobs printed more than {KEPT >> 20} MB that nobody took; the oldest of it is lost"
 
 _ECHO_SECONDS = 2.0
+_TOLD = 1 << 16  # bytes of one job that can be looked at again
+_JOBS = 32
 
 
 class Late:
@@ -23,6 +25,7 @@ class Late:
         self._size = 0
         self._farewell: LateOutput | None = None
         self._recovered = 0.0
+        self._told: dict[str, bytearray] = {}  # by job, also what was taken
 
     def recovered(self) -> None:
         """Take it that the shell was told to go on after a signal."""
@@ -40,6 +43,10 @@ class Late:
         self._size = 0
         return taken
 
+    def told(self, job: str) -> str:
+        """Return the end of what a job has printed, whether it was taken or not."""
+        return bytes(self._told.get(job, b"")[-_TOLD:]).decode(errors="replace")
+
     def add(self, event: LateOutput) -> bool:
         """Keep a piece, unless the shell itself has said it; return whether an older one was lost for it."""
         if (event.stream, event.data) == (STDERR, b"\n") and time.monotonic() - self._recovered < _ECHO_SECONDS:
@@ -52,12 +59,22 @@ class Late:
         return self._append(event) or lost
 
     def _append(self, event: LateOutput) -> bool:
+        if event.job:
+            self._tell(self._told.pop(event.job, bytearray()), event)
         self._kept.append(event)
         self._size += len(event.data)
         over = self._size > KEPT
         while self._size > KEPT and self._kept:
             self._size -= len(self._kept.popleft().data)
         return over
+
+    def _tell(self, told: bytearray, event: LateOutput) -> None:
+        told += event.data
+        if len(told) > 2 * _TOLD:  # not at each piece
+            del told[:-_TOLD]
+        self._told[event.job] = told
+        if len(self._told) > _JOBS:
+            del self._told[next(iter(self._told))]  # the one that has been silent for the longest time
 
 
 def meanwhile(capture: Capture, *mine: bytes) -> Iterator[LateOutput]:

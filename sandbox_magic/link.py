@@ -14,7 +14,7 @@ from sandbox_magic.errors import ProtocolError, SandboxError
 from sandbox_magic.greeting import greet
 from sandbox_magic.inheritance import BETWEEN, NOT_KEPT, bequeath, kept
 from sandbox_magic.late import LOST, Late
-from sandbox_magic.outlets import Outlet, Outlets, led_back
+from sandbox_magic.outlets import Outlet, Outlets, Past, led_back
 from sandbox_magic.protocol import (
     STREAMS,
     UNKNOWN_EXIT,
@@ -34,12 +34,13 @@ _SOON_SECONDS = 0.05  # after a cell; see `ShellProtocol.send`
 
 
 class ShellLink:
-    """Keeps a shell at the other end of a stream. All but `wake` and `late_output` under the lock `io`.
+    """Keeps a shell at the other end of a stream. All but `wake` and `late` under the lock `io`.
 
     Attributes:
         io: Held by whoever reads.
         control: The shell beside this one.
         protocol: The conversation with the present supervisor.
+        late: What was printed outside the cells.
         machine: The sandbox.
         notes: What the next result shall say.
         shell_pid: The shell's process id, as the sandbox sees it.
@@ -62,7 +63,7 @@ class ShellLink:
         self._shell = shell
         self._name = secrets.token_hex(6)  # of the folder with the shell's state, which outlives a supervisor
         self._transport: Transport | None = None
-        self._late = Late()
+        self.late = Late()
         self._outlets = Outlets(machine, self.control)
         self._code: str | None = None  # of the last cell, unless that was ours
         self._looked = True  # since then
@@ -181,7 +182,7 @@ class ShellLink:
             return 0
         line = self.protocol.recover(last=last)
         self._transport.send(line)
-        self._late.recovered()
+        self.late.recovered()
         return len(line)
 
     def orphaned(self) -> bool:
@@ -255,13 +256,13 @@ class ShellLink:
 
     # ---- between cells
 
-    def late_output(self) -> list[LateOutput]:
-        """Take what background jobs have printed outside the cells that started them."""
-        return self._late.take()
+    def past(self) -> list[Past]:
+        """Return the last cells, and the one that runs."""
+        return self._outlets.cells(self._code if self.protocol.state in (State.SENT, State.RUNNING) else None)
 
     def keep(self, event: LateOutput) -> None:
         """Keep what was printed outside any cell until somebody takes it."""
-        if self._late.add(event):
+        if self.late.add(event):
             self._note(LOST)
 
     # ---- where cells print
@@ -349,7 +350,7 @@ class ShellLink:
 
     def lost_between(self) -> None:
         """Note that the shell has ended while no cell ran."""
-        self._late.ended()
+        self.late.ended()
         self.notes.append(BETWEEN + self.kept())
 
     def between(self, event: Event) -> None:

@@ -7,11 +7,13 @@ open. When a cell has left something behind that has the present outlet open, th
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import secrets
 import select
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -30,6 +32,7 @@ _LOOK_SECONDS = 5.0  # for the control shell to look who holds what
 _WAIT_SECONDS = 8.0  # of a cell, for both
 _RESIGNED_SECONDS = 30.0  # in which no cell waits again
 _TITLE = 200  # characters
+_PAST = 1000  # cells
 # Its name keeps it from being taken for a process of a cell; see shell/control.sh. It ends with its stdin, or a line.
 _HOLDER = ["sh", "-c", 'IFS= read -r token && echo "$token $$" && IFS= read -r line', "sandbox-keeper-outlet"]
 
@@ -56,6 +59,16 @@ class Outlet:
 
 
 @dataclass(frozen=True, slots=True)
+class Past:
+    """A cell that was, or is: its line that has started a job, or the first; when; the job that it has started last."""
+
+    line: str
+    begun: float
+    ended: float
+    job: int
+
+
+@dataclass(frozen=True, slots=True)
 class _Sight:
     """What was found: which outlets jobs hold, of those that were seen, and a fresh one if there was need."""
 
@@ -78,6 +91,8 @@ class Outlets:
     def __init__(self, machine: Machine, control: ControlShell) -> None:
         """Make none; `begin` has the first one."""
         self.suspect = self.unsure = False
+        self._past: deque[Past] = deque(maxlen=_PAST)
+        self._begun = 0.0
         self._machine = machine
         self._control = control
         self._numbers = 0
@@ -141,30 +156,40 @@ class Outlets:
 
     # ---- turning
 
-    def left(self, code: str, *, job: bool, alone: bool) -> None:
+    def cells(self, running: str | None) -> list[Past]:
+        """Return the last cells, and that of this text, which runs."""
+        title = (running or "").strip().partition("\n")[0].strip()[:_TITLE]
+        return [*self._past, *([Past(title, self._begun, math.inf, 0)] if running is not None else [])]
+
+    def left(self, code: str, *, job: int, alone: bool) -> None:
         """After a cell: it may have left something behind.
 
         Args:
             code: Its text.
-            job: Whether the shell says so. It does not know of all: a subshell may have started it.
+            job: Which, if the shell says so. It does not know of all: a subshell may have started it.
             alone: Whether it has started no process at all.
         """
         title = code.strip().partition("\n")[0]
         if job or ("&" in code and _BEHIND.search(code)):
             title = next((line for line in code.splitlines() if _BEHIND.search(line)), title)
-            self.suspect, self.current.title = True, title.strip()[:_TITLE]
+            title = title.strip()[:_TITLE]
+            self.suspect, self.current.title = True, title
         elif not self.suspect:  # whatever is printed there now is of this cell: what was before it has come before it
-            self.unsure, self.current.title = not alone, "" if alone else title[:_TITLE]
+            title = "" if alone else title.strip()[:_TITLE]
+            self.unsure, self.current.title = not alone, title
         self._lefts += not alone
+        if not alone:
+            self._past.append(Past(title, self._begun, time.monotonic(), job))
 
     def ask(self, shell: int) -> bool:
-        """Return whether the shell is to be turned; after a cell whose text does not tell, look who is still there."""
+        """Return whether the shell is to be turned now; looks who is there if the last one left that open."""
         if self.unsure:
             self.unsure = False
             if self._looking is not None or time.monotonic() < self._resigned:
                 self.suspect = True  # whoever turns the shell hears of it
             else:
                 self.suspect = self.current.number in self._held(dict(self._all), self.current, shell)
+        self._begun = time.monotonic()
         return self.suspect
 
     def home(self) -> None:

@@ -131,7 +131,7 @@ class ShellProtocol:
         shell: The shell's name, once it is ready.
         supervisor_pid: The supervisor's process id inside the sandbox, once it is ready; else 0.
         last_exit_code: What ``$?`` shall be in the next cell.
-        left_job: Whether the last cell has left a job in the background, as far as the shell knows.
+        left_job: The job that the last cell has left in the background, as far as the shell knows; else 0.
         alone: Whether the last cell has started no process, as its text shows.
         turned: Whether the shell has done what the last `turn` asked for.
     """
@@ -142,7 +142,7 @@ class ShellProtocol:
         self.shell = ""
         self.supervisor_pid = 0
         self.last_exit_code = 0
-        self.left_job, self.alone, self.turned = False, True, True
+        self.left_job, self.alone, self.turned = 0, True, True
         self._prefix = os.urandom(_PREFIX // 2).hex().encode()
         self._token = self._random = b""
         self._flags = ""
@@ -386,7 +386,7 @@ class ShellProtocol:
             self._flags = facts[0].decode(errors="replace") if facts else ""
         self._caution.wary |= any(flag in self._flags for flag in "axv")
         lines, job = (facts[-1][:1], facts[-1][1:]) if len(facts) > 1 else (b"", self._job)
-        self.left_job, self._job = job not in (self._job, b"quiet", b"0"), job
+        self.left_job, self._job = _number(job) if job not in (self._job, b"quiet") else 0, job
         self._quiet = lines == b"0" and not self.left_job
         self.state, self._caution.saved = State.IDLE, True
         events.append(Finished(_number(code) & 0xFF))  # dash: `return 300` makes $? what no process can end with
@@ -395,7 +395,7 @@ class ShellProtocol:
         code = _number(self._dead[STDOUT][0]) if self._dead[STDOUT] else None
         for source in self._current:
             source.inside = False
-        self.left_job = False
+        self.left_job = 0
         self.state = State.DEAD
         events.append(Died(code))
 

@@ -86,7 +86,7 @@ class Sandbox:
         self._notes: list[str] = []
         self._bounds: Bounds | None = None
         self._network = Network(self.spec, on_progress, self._notes.append)
-        self.jobs = Jobs()
+        self.jobs = Jobs(lambda: self._session)
 
     @property
     def started(self) -> bool:
@@ -298,7 +298,7 @@ class Sandbox:
 
     def late_output(self) -> list[LateOutput]:
         """Take what background jobs have printed after the end of their command, each piece with its `job`."""
-        return self._session.late_output() if self._session is not None else []
+        return self._session.link.late.take() if self._session is not None else []
 
     def _running(self) -> Session:
         self._refuse_in_child()
@@ -344,8 +344,7 @@ class Sandbox:
             TransferError: It cannot be read or written, or holds what cannot be copied.
         """
         control = self._running().control
-        assert self._machine is not None
-        files.put(self._machine, control, Path(source), target, cwd=self.spec.cwd, shared=self.spec.shared)
+        files.put(self._ready(), control, Path(source), target, cwd=self.spec.cwd, shared=self.spec.shared)
 
     def get(self, source: str, target: str | Path = ".") -> list[Path]:
         """Copy a file or folder out of the sandbox; return the files that were written.

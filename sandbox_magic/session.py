@@ -22,7 +22,7 @@ from sandbox_magic.interrupts import deferred_interrupts
 from sandbox_magic.ladder import Ladder
 from sandbox_magic.late import meanwhile
 from sandbox_magic.link import ShellLink
-from sandbox_magic.protocol import Died, Event, Exited, Finished, LateOutput, Output, Started
+from sandbox_magic.protocol import Died, Event, Exited, Finished, Output, Started
 from sandbox_magic.pulse import Pulse
 from sandbox_magic.result import Result
 from sandbox_magic.running import RESCUE_SECONDS, Run, Tick, check, preparation
@@ -195,9 +195,10 @@ class Session:
         """Leave nothing behind inside; the next thing to do is `close`."""
         self._link.forget()
 
-    def late_output(self) -> list[LateOutput]:
-        """Take what background jobs have printed after the end of their cell."""
-        return self._link.late_output()
+    @property
+    def link(self) -> ShellLink:
+        """The stream to its shell; for others to look at."""
+        return self._link
 
     def close(self) -> None:
         """Close the streams; the machine ends what runs in it. A running cell ends with `SessionClosed`."""
@@ -231,8 +232,7 @@ class Session:
     def _aside(self, code: str) -> Run:
         """Run code of ours, which the next cell does not see."""
         self._link.ensure()
-        run = self._new(code)
-        run.ours = True
+        run = self._new(code, ours=True)
         self._execute(run, _PREPARE_SECONDS)
         return run
 

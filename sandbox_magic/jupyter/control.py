@@ -14,15 +14,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sandbox_magic.errors import InvalidOptions
+from sandbox_magic.jupyter.cell import LATE, LATE_OF
 from sandbox_magic.jupyter.options import CellOptions, parse_cell
 from sandbox_magic.jupyter.options import help_text as options_help
 from sandbox_magic.jupyter.status import StatusDisplay, one_line
+from sandbox_magic.jupyter.view import CellView
 from sandbox_magic.manager import SandboxManager
+from sandbox_magic.protocol import STDOUT, Output
 
 if TYPE_CHECKING:
     from sandbox_magic.egress.gate import Access
     from sandbox_magic.jobs import Job
     from sandbox_magic.jupyter.settings import Settings
+    from sandbox_magic.left_running import Process
     from sandbox_magic.sandbox import Sandbox
 
 _RED = ("not enforced", "not limited")
@@ -153,7 +157,7 @@ class Control:
             _say(f"and {len(paths) - LISTED} more")
 
     def jobs(self, request: Request) -> None:
-        """List the background cells, or stop one."""
+        """List the background cells and what other cells have left running, or stop a background cell."""
         if request.words[:1] == ["stop"]:
             _, name = request.counted(2, 2)
             job = self._job(name, request)
@@ -161,26 +165,41 @@ class Control:
             _say(f"job {name}: {job.state}")
             return
         request.counted(0, 0)
-        names = [request.name] if request.name else self.manager.names()
-        rows = [
-            (name, job.name, job.state, job.code.strip()[:60])
-            for name in names
-            for job in self.manager.find(name).jobs.all()
-        ]
-        _say(table(rows) if rows else "no jobs: %%sandbox --bg starts one")
+        rows = []
+        for name in [request.name] if request.name else self.manager.names():
+            jobs = self.manager.find(name).jobs
+            rows += [(name, job.name, job.state, one_line(job.code, 60), "--bg") for job in jobs.all()]
+            rows += [
+                (name, str(left.pid), f"for {left.seconds:.0f} s", one_line(left.command, 60), _origin(left))
+                for left in jobs.processes()
+            ]
+        _say(table(rows) if rows else "no jobs: %%sandbox --bg starts one, and so does & in a cell")
 
     def logs(self, request: Request) -> None:
-        """Show what a job has printed so far."""
-        from sandbox_magic.jupyter.view import CellView  # noqa: PLC0415 # not needed to load the extension
-        from sandbox_magic.protocol import STDOUT, Output  # noqa: PLC0415
-
+        """Show what a background cell has printed so far, or, later than its cell, what that has left running."""
         (name,) = request.counted(1, 1)
-        view = CellView(where="its Job, made with --proc NAME: NAME.output")
-        view.show(Output(STDOUT, self._job(name, request).output.encode()))
+        left = self._left(name, request)
+        if left is None:
+            text, where = self._job(name, request).output, "its Job, made with --proc NAME: NAME.output"
+        else:
+            text, where = left.output, "only the end is kept"
+            said = LATE_OF.format(one_line(left.cell)) if left.cell else LATE
+            _say(said if text else f"nothing of it is known: {_origin(left)}, and what that printed is shown there")
+        view = CellView(where=where)
+        view.show(Output(STDOUT, text.encode()))
         view.finish()
 
     def _job(self, name: str, request: Request) -> Job:
+        if self._left(name, request) is not None:
+            raise InvalidOptions(f"{name} is no background cell, but a process: `kill {name}` in a cell ends it")
         return self.manager.find(request.name or "default").jobs.find(name)
+
+    def _left(self, name: str, request: Request) -> Process | None:
+        """Return what a cell has left running, by its number, unless a background cell has that for its name."""
+        jobs = self.manager.find(request.name or "default").jobs
+        if not name.isdigit() or name in {job.name for job in jobs.all()}:
+            return None
+        return next((left for left in jobs.processes() if str(left.pid) == name), None)
 
     def network(self, request: Request) -> None:
         """Put the whole sandbox online or offline, steer what it reaches by name, or show what it wanted to reach."""
@@ -267,8 +286,14 @@ VERBS: Mapping[str, Verb] = {
         "online, offline or by name until told otherwise; log: what it asked for; alone: how it is now",
         Control.network,
     ),
-    "jobs": Verb("jobs [stop JOB] [-n NAME]", "list the background cells (--bg), or stop one", Control.jobs),
-    "logs": Verb("logs JOB [-n NAME]", "what a background cell has printed so far", Control.logs),
+    "jobs": Verb(
+        "jobs [stop JOB] [-n NAME]",
+        "list the background cells (--bg) and what cells have left running (&), or stop a background cell",
+        Control.jobs,
+    ),
+    "logs": Verb(
+        "logs JOB|PID [-n NAME]", "what a background cell or what a cell has left running has printed", Control.logs
+    ),
     "gc": Verb("gc", "remove what dead kernels left behind", Control.gc),
     "doctor": Verb("doctor [--quick]", "which engines work here, which limits they keep, what to mend", Control.doctor),
     "config": Verb("config", "the settings and where each came from", Control.config),
@@ -321,6 +346,11 @@ def _reach(sandbox: Sandbox) -> str:
         return "is online, until %sandboxctl network off"
     names = _text(sandbox.status().get("may reach", ()))
     return f"is offline, and reaches by name: {names}" if names else OFFLINE
+
+
+def _origin(left: Process) -> str:
+    """Say where a process comes from."""
+    return f"left by: {one_line(left.cell, 60)}" if left.cell else "left by an earlier cell"
 
 
 def _listed(words: Iterable[str]) -> list[str]:

@@ -252,3 +252,25 @@ unseen() {
   holder=${holder%% *} some=yes unseen="$unseen$pid:$holder "
   case " $found " in *" $holder "*) ;; *) found="$found $holder" ;; esac
 }
+
+# running SHELL PID...: how long the machine runs, and what has come from SHELL or has lost its parent, without the PIDs and
+# what is ours: a line each, start, number, session. Those below them are not named.
+running() {
+  shell=$1
+  IFS=' ' read -r seconds line </proc/uptime && echo "$seconds"
+  for file in /proc/[0-9]*/stat; do
+    stat "$file" && [ "$state" != Z ] || continue
+    case " 1 $$ $* " in *" $pid "*) continue ;; esac
+    case $parent in 1|"$shell") ;; *) continue ;; esac
+    line=
+    IFS= read -r line 2>/dev/null <"/proc/$pid/cmdline"
+    case $line in *sandbox-keeper*) ;; *) echo "$start $pid $session" ;; esac
+  done
+}
+
+# commands PID...: the command line of each, a line
+commands() {
+  for pid; do
+    printf '%.300s\n' "$(tr '\000\n' '  ' <"/proc/$pid/cmdline" || cat "/proc/$pid/comm")"
+  done 2>/dev/null
+}

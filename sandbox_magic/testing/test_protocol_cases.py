@@ -59,7 +59,7 @@ def test_case(shared: Sandbox, kind: str, case: dict[str, Any]) -> None:
                 check(expect, result)
             except AssertionError as error:
                 raise AssertionError(f"{cell[:200]!r}: {result!r} {result.notes}\n{error}") from None
-            late = b"".join(output.data for output in session.late_output())
+            late = b"".join(output.data for output in session.link.late.take())
             assert late == b"", "nothing of ours is ever printed between cells"
     finally:
         session.close()

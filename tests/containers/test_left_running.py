@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -68,6 +69,31 @@ def test_how_streams_come_back_is_said_again_when_that_changes(box: Sandbox) -> 
     assert notes[0].startswith("later cells show no stdout")
     assert notes[0] != first
     assert box.run(f"{notes[0].split('`')[1]}; echo back").stdout == "back\n"
+
+
+def test_jobs_of_cells_are_listed_with_what_they_have_printed(box: Sandbox) -> None:
+    assert box.jobs.processes() == []
+    job = "(sleep 0.3; echo late; exec sleep 1001) & mine=$!"
+    box.run(job)
+    time.sleep(1)
+    box.run("printf 'exec sleep 1002 \\046\n' >/tmp/daemon; sh /tmp/daemon; sleep 0.3")
+    background = box.start_job("sleep 1003", name="other")
+    until("it is not listed", lambda: [left.command for left in box.jobs.processes()] == ["sleep 1001", "sleep 1002"])
+    first, second = box.jobs.processes()
+    assert (first.pid, first.cell) == (int(box.run("echo $mine").stdout), job)
+    until("its output is missing", lambda: box.jobs.processes()[0].output == "late\n")
+    assert second.cell in {"printf 'exec sleep 1002 \\046", ""}
+    assert 0 <= second.seconds <= first.seconds
+    background.stop()
+    box.run("kill $mine; wait")
+    assert [left.command for left in box.jobs.processes()] == ["sleep 1002"]
+    box.run("exit")
+    assert [left.command for left in box.jobs.processes()] == ["sleep 1002"]
+
+
+def test_what_is_looked_at_after_a_job_stays_unseen(box: Sandbox) -> None:
+    box.run("exec 3>&1; sleep 1004 & echo")
+    assert [output.data for output in box.late_output()] == []
 
 
 def test_a_timeout_carries_all_that_is_known(box: Sandbox) -> None:
