@@ -96,6 +96,12 @@ class ControlShell:
             return int(self.call(f"heard {pid}"))
         return None
 
+    def idle(self, pid: int, supervisor: int) -> bool:
+        """Whether a shell waits for the next line of ours; no if nobody can say."""
+        with contextlib.suppress(SandboxError):
+            return "yes" in self.call(f"idle {pid} {supervisor}")
+        return False
+
     def kill(self, pid: int) -> None:
         """End a process by SIGKILL, if anybody answers."""
         with contextlib.suppress(SandboxError):

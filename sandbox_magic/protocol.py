@@ -24,7 +24,7 @@ STREAMS = (STDOUT, STDERR)
 
 _PREFIX = 16  # hexadecimal digits
 _SUPERVISOR = b"0" * TOKEN
-UNKNOWN_EXIT = 128 + 31  # SIGSYS: a shell could not report (see shell/bash.sh), or a supervisor has lost us
+UNKNOWN_EXIT = 128 + 31  # of a supervisor that has lost us
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +216,9 @@ class ShellProtocol:
 
     def checkpoint(self) -> bytes:
         """Return the bytes that save what a new shell shall have beside exports; nothing answers them."""
-        return self._lines.save if self._lines is not None and self.state is State.IDLE else b""
+        if self._lines is None or self.state is not State.IDLE:
+            return b""
+        return self._lines.frail_save if self._caution.frail else self._lines.save
 
     def send(self, code: str, *, source: str = "", soon: bool = False, ours: bool = False) -> bytes:
         """Return the bytes that run a cell.
@@ -254,8 +256,7 @@ class ShellProtocol:
         for outlet in self._current:
             outlet.inside = not fenced
         self._ended.clear()
-        around = {"fenced": fenced, "wary": caution.wary, "keep": caution.keeps, "ours": ours}
-        return lines.cell(self._token, status, text, reads, **around)
+        return lines.cell(self._token, status, text, reads, fenced=fenced, caution=caution, ours=ours)
 
     def _as_left(self, lines: Lines) -> bytes:
         """Return what puts the options back that are lifted between cells."""
@@ -391,12 +392,12 @@ class ShellProtocol:
         events.append(Finished(_number(code)))
 
     def _died(self, events: list[Event]) -> None:
-        code = _number(self._dead[STDOUT][0]) if self._dead[STDOUT] else UNKNOWN_EXIT
+        code = _number(self._dead[STDOUT][0]) if self._dead[STDOUT] else None
         for source in self._current:
             source.inside = False
         self.left_job = False
         self.state = State.DEAD
-        events.append(Died(None if code == UNKNOWN_EXIT else code))
+        events.append(Died(code))
 
 
 def _number(text: bytes) -> int:

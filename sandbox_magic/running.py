@@ -51,6 +51,7 @@ class Run:
     rescues: int = 0
     deaf: bool = True  # as far as the rescues have shown
     expected: int = 0  # bytes that a deaf shell will have read at the next rescue
+    idle: int | None = None  # bytes that it had read when it was last seen to wait for a line of ours
     sent_at: float = 0.0
     duration: float = 0.0
     heard: bool = False  # since the pulse was looked at
@@ -86,7 +87,7 @@ class Run:
         """Return the exit code of a shell that has ended: unknown if it was ended because it was deaf."""
         if not self.deaf or self.rescues < len(RESCUE_SECONDS):
             return code
-        self.notes.append("the shell ran no commands any more, as after `set -n`, and was ended")
+        self.notes.append("the shell did not do what it was told any more, as after `set -n`, and was ended")
         return None
 
     def finish(self, exit_code: int | None, *note: str, shell_ended: bool = False) -> None:
@@ -120,6 +121,15 @@ class Run:
         if self.rescues == len(RESCUE_SECONDS):
             self.deaf &= self.begun
         return self.rescues < len(RESCUE_SECONDS)
+
+    def looks(self, heard: int | None, *, idle: bool) -> None:
+        """Take what was seen of a shell that has had all lines of ours.
+
+        One that has twice been seen to wait for more, seconds apart, and has read nothing in between, will not report
+        either: it has taken the cell's lines for something else.
+        """
+        self.deaf |= idle and heard is not None and heard == self.idle
+        self.idle = heard if idle else None
 
     def result(self, before: list[str]) -> Result:
         """Return what it did; `before` are the notes of what was before it."""

@@ -302,12 +302,15 @@ class Session:
 
     def _rescue(self, run: Run) -> None:
         """Send what makes a shell report, or end; a deaf one is ended. Nobody may be there at all."""
+        control, shell = self._link.control, self._link.shell_pid
         if self._link.orphaned():
             self._take(Exited(), run)
-        elif run.listen(self._link.control.heard(self._link.shell_pid)):
+        elif run.listen(heard := control.heard(shell)):
             run.expected += self._link.recover(last=run.rescues == len(RESCUE_SECONDS) - 1)
-        elif run.deaf:
-            self._link.control.kill(self._link.shell_pid)
+        else:
+            run.looks(heard, idle=control.idle(shell, self._link.protocol.supervisor_pid))
+            if run.deaf:
+                control.kill(shell)
 
     def _climb(self, run: Run, *, now: bool) -> None:
         self._pump(run, 0)  # it may have ended by now

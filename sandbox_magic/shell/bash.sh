@@ -16,11 +16,11 @@
 \builtin : || \enable builtin; \builtin enable . eval export kill printf read return set trap;
 case ${POSIXLY_CORRECT-} in rescue) \unset -f builtin; \unset POSIXLY_CORRECT;; esac;
 case $__ in *\ *) { \builtin printf '\036@PREFIX@%s end %s\n' "${__##* }" "${__% *} 1${!-quiet}" >@FD@/1 && \builtin printf '\036@PREFIX@%s end\n' "${__##* }" >@FD@/4; } ||
-  \builtin kill -SYS "$$";; esac;
+  \builtin kill -SYS @PID@ $$;; esac;
 \builtin set +axvH;
 \builtin read -r __ </proc/loadavg;
 { \builtin printf ': %-60s\n' "$__"; \builtin export -p; \builtin printf '__=restored\n'; } >|@FD@/7;
-\builtin trap -p ERR DEBUG >@FD@/9; \builtin trap - ERR DEBUG;
+\builtin trap -p ERR DEBUG >@FD@/9; \builtin trap - ERR DEBUG; [[ ${TMOUT-} ]] && \builtin declare -p TMOUT >>@FD@/9 && \builtin unset TMOUT;
 \builtin printf -v __ %s ''; PS0= PS1= PS2= PROMPT_COMMAND=
 
 # The cell with $? as the last cell left it and its ERR and DEBUG traps, which are back only inside: so they see the cell
@@ -40,7 +40,7 @@ case $__ in 0\ *) \builtin eval "${__#* }";; *) \builtin return "${__%% *}";; es
 # read, a function keeps away what belongs to one shell alone, and what is read-only.
 #: init
 exec >@FD@/1 2>@FD@/4;
-{ \builtin shopt -s execfail; \builtin set +o history +H; \builtin unset HISTFILE; PS0= PS1= PS2= PROMPT_COMMAND= __=;
+{ \builtin shopt -s execfail; \builtin set +o history +H; \builtin history -c; \builtin unset HISTFILE MAILCHECK; PS0= PS1= PS2= PROMPT_COMMAND= __=;
   declare() { case $1 in *r*) \builtin return;; esac; case ${2%%=*} in _|__|BASH*|SHELLOPTS|PWD|PS[0-4]|PROMPT_COMMAND|DIRSTACK|FUNCNAME|GROUPS|PIPESTATUS|LINENO|*RANDOM) ;;
     SECONDS|EPOCH*|COMP_*|HIST*|SHLVL|TERM) ;; *) \builtin declare -g "$@";; esac; };
   \builtin . @FD@/../cwd/checkpoint; \builtin unset -f declare;
@@ -56,7 +56,7 @@ exec >@FD@/1 2>@FD@/4;
 # Begin fences, which a cell has that does not come right after one that has left no jobs (see ShellProtocol.send). They
 # also say that its stdin is open.
 #: begin
-{ \builtin printf '\036@PREFIX@@TOKEN@ begin\n'>@FD@/1;\builtin printf '\036@PREFIX@@TOKEN@ begin\n'>@FD@/4;
+{ \builtin printf '\036@PREFIX@@TOKEN@ begin\n'>@FD@/1&&\builtin printf '\036@PREFIX@@TOKEN@ begin\n'>@FD@/4||\builtin kill -SYS @PID@ $$;
 
 # From now on print elsewhere: all that goes to where it went until now, and what the supervisor's files print. A function
 # named `exec` is passed by in posix mode.
@@ -69,15 +69,20 @@ for __ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
 
 # The cell and its end fences, which also say whether stdin is still a pipe of lines (a cell may have closed it), and $!.
 #: run
-__='@CODE@ @TEXT@';@BEGIN@\. @FD@/@FILE@@BEGUN@<@STDIN@;{ __="$? $- @TOKEN@";[[ -p /dev/fd/0 ]];\builtin printf '\036@PREFIX@@TOKEN@ end %s\n' "$__ $?${!-quiet}"@OUT@&&\builtin printf '\036@PREFIX@@TOKEN@ end\n'>@FD@/4&&\builtin printf -v __ +;@WARY@PS0= PS1= PS2= PROMPT_COMMAND=;}@NULL@||:
+__='@CODE@ @TEXT@';@BEGIN@\. @FD@/@FILE@@BEGUN@<@STDIN@;{ __="$? $- @TOKEN@";@RESET@[[ -p /dev/fd/0 ]];\builtin printf '\036@PREFIX@@TOKEN@ end %s\n' "$__ $?${!-quiet}"@OUT@&&\builtin printf '\036@PREFIX@@TOKEN@ end\n'>@FD@/4&&\builtin printf -v __ +;@WARY@PS0= PS1= PS2= PROMPT_COMMAND=;}@NULL@||:
 
 #: begun
 ;}
 
+# A `[[` that is left open confuses bash: it takes no reserved word in the lines that follow until there is another error.
+#: reset
+[[ $__ = 0\ * ]]||\builtin eval ")" 2>/dev/null||:;
+
 # Once a cell may have set traps or options, disabled builtins that the next one's lines need, or made aliases: with one
-# of a word that our lines need, none of them could be read any more. ERR and DEBUG traps are kept for the next cell.
+# of a word that our lines need, none of them could be read any more. ERR and DEBUG traps are kept for the next cell, and
+# TMOUT, which would end the shell while it waits for that.
 #: wary
-\builtin trap -p ERR DEBUG>@FD@/9;\builtin trap - ERR DEBUG;
+\builtin trap -p ERR DEBUG>@FD@/9;\builtin trap - ERR DEBUG;[[ ${TMOUT-} ]]&&\builtin declare -p TMOUT>>@FD@/9&&\builtin unset TMOUT;
 \builtin enable . eval export kill printf read return set trap;
 \builtin unalias if then else fi case esac { } [[;
 \builtin set +axvH;
@@ -93,7 +98,7 @@ __='@CODE@ @TEXT@';@BEGIN@\. @FD@/@FILE@@BEGUN@<@STDIN@;{ __="$? $- @TOKEN@";[[ 
 # The next line: while the outcome travels, `save` or `mark`. After an error that took the shell out of the line above, or
 # a failed fence, `report`. (A function named `builtin` is found by the $__ that stays: see `last`.)
 #: again
-case ${__-} in +)@KEEP@\builtin printf -v __ %s '';;'');;*\ @TOKEN@)\. @FD@/3||\kill -SYS $$;;*)__="$? $- @TOKEN@";\. @FD@/3;;esac@NULL@||:
+case ${__-} in +)@KEEP@\builtin printf -v __ %s '';;'');;*\ @TOKEN@)\. @FD@/3||\kill -SYS @PID@ $$;;*)__="$? $- @TOKEN@";\. @FD@/3;;esac@NULL@||:
 
 # What a new shell would need: the last process id (the cell's processes have later ones) and the exports; after a cell
 # that cannot have changed these, only the number, written over the one that is there.
@@ -112,4 +117,4 @@ case ${__-} in +)@KEEP@\builtin printf -v __ %s '';;'');;*\ @TOKEN@)\. @FD@/3||\
 # by a signal that nothing else uses, rather than leave the client waiting. The exit code is then reported as unknown.
 # (In `run` it does so at once when the supervisor is gone.)
 #: last
-{ case ${__-} in *\ *) POSIXLY_CORRECT=rescue; \. @FD@/3; case $__ in *\ *) \builtin kill -SYS $$;; esac;; esac; } >/dev/null 2>&1 || \builtin kill -SYS $$
+{ case ${__-} in *\ *) POSIXLY_CORRECT=rescue; \. @FD@/3; case $__ in *\ *) \builtin kill -SYS @PID@ $$;; esac;; esac; } >/dev/null 2>&1 || \builtin kill -SYS @PID@ $$

@@ -147,6 +147,15 @@ heard() {
   read -r line 2>/dev/null <"/proc/$1/io" && echo "${line#*: }"
 }
 
+# idle SHELL SUPERVISOR: says yes if the shell waits for the next line of ours: it sleeps in a read of its stdin, and that
+# is the supervisor's. The number of the call is as in `waits`.
+idle() {
+  [ "/proc/$1/fd/0" -ef "/proc/$2/fd/0" ] || return 0
+  line= sleeps=
+  IFS= read -r line 2>/dev/null <"/proc/$1/syscall" || IFS= read -r sleeps 2>/dev/null <"/proc/$1/wchan"
+  case $line/$sleeps in '0 0x0 '*|'63 0x0 '*|/*pipe_read|/pipe_wait) echo yes ;; esac
+}
+
 # nudge SHELL SUPERVISOR TICKS: SIGINT again to the shell, and to those of the cell's processes that have not had one.
 # A shell that waits for a child goes on after SIGINT if the child does, so both must have it: in `while :; do sleep 1;
 # done` the first one may have come between two children. A program that is cleaning up after its SIGINT is left alone.

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from sandbox_magic.shell import script, sections
+from sandbox_magic.shell.caution import Caution
 
 
 def quote(data: bytes) -> bytes:
@@ -47,7 +48,7 @@ def _turn(name: str, filled: Callable[[str], bytes], line: bytes) -> bytes:
 
 
 # Parts of the lines of a cell, and when they are wanted.
-_FENCED, _WARY, _KEEP = ("begin", "begun"), ("rare", "wary", "out", "null"), ("keep", "mark")
+_FENCED, _WARY, _KEEP, _RESET = ("begin", "begun"), ("rare", "wary", "out", "null"), ("keep", "mark"), ("reset",)
 
 
 class Lines:
@@ -65,7 +66,8 @@ class Lines:
 
         def filled(text: str) -> bytes:
             text = text.replace("@FD@/1", self.places[0]).replace("@FD@/4", self.places[1])
-            return text.replace("@FD@", f"/proc/{pid}/fd").encode().replace(b"@PREFIX@", prefix)
+            text = text.replace("@FD@", f"/proc/{pid}/fd").replace("@PID@", str(pid))
+            return text.encode().replace(b"@PREFIX@", prefix)
 
         def fill(title: str) -> bytes:
             return filled(blank + parts[title]) + b"\n"
@@ -73,21 +75,26 @@ class Lines:
         self.init = fill("init").replace(b"@TOKEN@", token)
         self.save = fill("save")
         self._turn = partial(_turn, name, filled, fill("turn").replace(b"@TOKEN@", token))
-        self._parts = {name: fill(name)[:-1] if name in parts else b"" for name in _FENCED + _WARY + _KEEP}
+        self._parts = {name: fill(name)[:-1] if name in parts else b"" for name in _FENCED + _WARY + _KEEP + _RESET}
         self._run = fill("run") + fill("again")
-        self._forms: dict[tuple[bool, bool, bool, bool], bytes] = {}
+        self._forms: dict[tuple[bool, ...], bytes] = {}
         self.recover, self.last = fill("recover" if "recover" in parts else "again"), fill("last")
         self.word = b"command" if name == "posix.sh" else b"builtin"  # see the files
         # Options that would show our lines or export $__: lifted between cells, set again inside.
         self.lifted = "axv" if name == "zsh.sh" else "axvH"
+        self.frail_save = self._apart(self.save.strip()) + b"\n"
+
+    def _apart(self, text: bytes) -> bytes:
+        """Return lines that write files in a child, and outlive a limit for the size of these."""
+        return b"{ (\\%b trap '' XFSZ;%b);} 2>/dev/null;" % (self.word, text.rstrip(b";"))
 
     def turn(self, was: Lines) -> bytes:
         """Return the line that makes a shell that stands at `was` print here."""
         out, err = (place.encode() for place in was.places)
         return self._turn().replace(b"@WAS_OUT@", out).replace(b"@WAS_ERR@", err)
 
-    def cell(
-        self, token: bytes, code: int, text: bytes, stdin: bytes, *, fenced: bool, wary: bool, keep: bool, ours: bool
+    def cell(  # noqa: PLR0913 # each is a fact of its own
+        self, token: bytes, code: int, text: bytes, stdin: bytes, *, fenced: bool, caution: Caution, ours: bool
     ) -> bytes:
         """Return the lines of one cell.
 
@@ -97,20 +104,22 @@ class Lines:
             text: The cell.
             stdin: What it reads, a path.
             fenced: With begin fences.
-            wary: With all that makes up for what cells can do to the shell itself.
-            keep: Save exports and directory behind it.
+            caution: What must be made up for.
             ours: Of ours, between two of the user's: traps that are put away stay so (in zsh they are back).
         """
-        kind = fenced, wary, not ours and (wary or code != 0), keep
-        form = self._forms.get(kind) or self._form(kind)
+        wary = caution.wary
+        whole = not ours and (wary or code != 0)
+        kind = fenced, wary, whole, caution.keeps, caution.frail, caution.confuses
+        form = self._forms.get(kind) or self._form(*kind)
         return form % {b"TOKEN": token, b"CODE": b"%d" % code, b"TEXT": quote(text), b"STDIN": stdin}
 
-    def _form(self, kind: tuple[bool, bool, bool, bool]) -> bytes:
-        fenced, wary, whole, keep = kind
+    def _form(self, *kind: bool) -> bytes:
+        fenced, wary, whole, keeps, frail, confuses = kind
         fills = dict.fromkeys(self._parts, b"") | {"file": b"5" if whole else b"6"}
-        fills |= {name: self._parts[name] for name in fenced * _FENCED + wary * _WARY}
+        fills |= {name: self._parts[name] for name in fenced * _FENCED + wary * _WARY + confuses * _RESET}
         fills |= {} if whole else {"wary": b""}
-        fills["keep"] = self._parts["keep" if keep else "mark"]
+        keep = self._parts["keep" if keeps else "mark"]
+        fills["keep"] = self._apart(keep) if frail else keep
         form = self._run
         for name, text in fills.items():
             form = form.replace(b"@%b@" % name.upper().encode(), text)

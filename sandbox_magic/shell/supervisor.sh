@@ -11,6 +11,7 @@ name=$1 wish=$2
 IFS= read -r prefix || exit         # random; not in argv, where a cell could print it
 token=${prefix}00000000
 exec 4>&2 2>/dev/null
+trap 'lost=yes' SYS                 # from a shell that cannot report, and ends itself so: the cell's exit code is unknown
 trap : INT QUIT TERM HUP            # a handler, not '': what is ignored here would be ignored in the shell too
 
 [ -n "$wish" ] || { command -v bash >/dev/null && wish=bash || wish=sh; }
@@ -38,6 +39,7 @@ filled() {                          # print $1 with the placeholders filled in
   while :; do
     case $text in
     *@FD@*) text=${text%%@FD@*}/proc/$$/fd${text#*@FD@} ;;
+    *@PID@*) text=${text%%@PID@*}$$${text#*@PID@} ;;
     *@PREFIX@*) text=${text%%@PREFIX@*}$prefix${text#*@PREFIX@} ;;
     *) printf '%s\n' "$text"; return ;;
     esac
@@ -64,9 +66,11 @@ cd "$dir" || exit
 
 printf '\036%s ready %s %s\n' "$token" "$$" "$wish"
 while :; do
+  lost=
   (cd "$here"; unset OLDPWD; exec "$@" >/dev/null 3<&- 4>&- 5<&- 6<&- 7<&- 8<&- 9<&-)  # in a child: dash would move its own descriptors
                                               # for a plain command. Its greeting goes to /dev/null.
   code=$?
+  [ -z "$lost" ] || code=
   read -r _ out err <"/proc/$$/fd/3"            # where the shell has printed: behind that, or else here
   # <>: where nobody reads any more, a pipe that is opened only to write would make this wait for ever.
   { printf '\036%s dead %s\n' "$token" "$code" 1<>"$out" && printf '\036%s dead\n' "$token" 1<>"$err"; } || {

@@ -161,7 +161,7 @@ def test_the_death_of_the_shell_ends_the_cell() -> None:
 def test_an_exit_code_that_the_shell_could_not_report_is_unknown() -> None:
     shell = Shell()
     shell.send("ulimit -n 3")
-    shell.feed("stdout", shell.aside + b" dead 159\n")
+    shell.feed("stdout", shell.aside + b" dead \n")
     shell.feed("stderr", shell.aside + b" dead\n")
     assert shell.take(Died) == [Died(None)]
 
