@@ -389,7 +389,7 @@ class ShellProtocol:
         self.left_job, self._job = job not in (self._job, b"quiet", b"0"), job
         self._quiet = lines == b"0" and not self.left_job
         self.state, self._caution.saved = State.IDLE, True
-        events.append(Finished(_number(code)))
+        events.append(Finished(_number(code) & 0xFF))  # as a process would end
 
     def _died(self, events: list[Event]) -> None:
         code = _number(self._dead[STDOUT][0]) if self._dead[STDOUT] else None

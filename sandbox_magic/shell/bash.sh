@@ -16,7 +16,7 @@
 \builtin : || \enable builtin; \builtin enable . eval export kill printf read return set trap;
 case ${POSIXLY_CORRECT-} in rescue) \unset -f builtin; \unset POSIXLY_CORRECT;; esac;
 case $__ in *\ *) { \builtin printf '\036@PREFIX@%s end %s\n' "${__##* }" "${__% *} 1${!-quiet}" >@FD@/1 && \builtin printf '\036@PREFIX@%s end\n' "${__##* }" >@FD@/4; } ||
-  \builtin kill -SYS @PID@ $$;; esac;
+  \builtin kill -SYS @PID@ "$$";; esac;
 \builtin set +axvH;
 \builtin read -r __ </proc/loadavg;
 { \builtin printf ': %-60s\n' "$__"; \builtin export -p; \builtin printf '__=restored\n'; } >|@FD@/7;
@@ -56,7 +56,7 @@ exec >@FD@/1 2>@FD@/4;
 # Begin fences, which a cell has that does not come right after one that has left no jobs (see ShellProtocol.send). They
 # also say that its stdin is open.
 #: begin
-{ \builtin printf '\036@PREFIX@@TOKEN@ begin\n'>@FD@/1&&\builtin printf '\036@PREFIX@@TOKEN@ begin\n'>@FD@/4||\builtin kill -SYS @PID@ $$;
+{ \builtin printf '\036@PREFIX@@TOKEN@ begin\n'>@FD@/1&&\builtin printf '\036@PREFIX@@TOKEN@ begin\n'>@FD@/4||\builtin kill -SYS @PID@ "$$";
 
 # From now on print elsewhere: all that goes to where it went until now, and what the supervisor's files print. A function
 # named `exec` is passed by in posix mode.
@@ -98,7 +98,7 @@ __='@CODE@ @TEXT@';@BEGIN@\. @FD@/@FILE@@BEGUN@<@STDIN@;{ __="$? $- @TOKEN@";@RE
 # The next line: while the outcome travels, `save` or `mark`. After an error that took the shell out of the line above, or
 # a failed fence, `report`. (A function named `builtin` is found by the $__ that stays: see `last`.)
 #: again
-case ${__-} in +)@KEEP@\builtin printf -v __ %s '';;'');;*\ @TOKEN@)\. @FD@/3||\kill -SYS @PID@ $$;;*)__="$? $- @TOKEN@";\. @FD@/3;;esac@NULL@||:
+case ${__-} in +)@KEEP@\builtin printf -v __ %s '';;'');;*\ @TOKEN@)\. @FD@/3||\kill -SYS @PID@ "$$";;*)__="$? $- @TOKEN@";\. @FD@/3;;esac@NULL@||:
 
 # What a new shell would need: the last process id (the cell's processes have later ones) and the exports; after a cell
 # that cannot have changed these, only the number, written over the one that is there.
@@ -117,4 +117,4 @@ case ${__-} in +)@KEEP@\builtin printf -v __ %s '';;'');;*\ @TOKEN@)\. @FD@/3||\
 # by a signal that nothing else uses, rather than leave the client waiting. The exit code is then reported as unknown.
 # (In `run` it does so at once when the supervisor is gone.)
 #: last
-{ case ${__-} in *\ *) POSIXLY_CORRECT=rescue; \. @FD@/3; case $__ in *\ *) \builtin kill -SYS @PID@ $$;; esac;; esac; } >/dev/null 2>&1 || \builtin kill -SYS @PID@ $$
+{ case ${__-} in *\ *) POSIXLY_CORRECT=rescue; \. @FD@/3; case $__ in *\ *) \builtin kill -SYS @PID@ "$$";; esac;; esac; } >/dev/null 2>&1 || \builtin kill -SYS @PID@ "$$"

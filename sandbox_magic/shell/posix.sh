@@ -8,7 +8,7 @@
 #: report
 \unset -f command;
 case $__ in *\ *) { \command printf '\036@PREFIX@%s end %s\n' "${__##* }" "${__% *} 1${!-quiet}" >@FD@/1 && \command printf '\036@PREFIX@%s end\n' "${__##* }" >@FD@/4; } ||
-  \command kill -SYS @PID@ $$;; esac;
+  \command kill -SYS @PID@ "$$";; esac;
 \command set +axv;
 \command read -r __ </proc/loadavg;
 { \command printf ': %-60s\n' "$__"; \command export -p; \command printf '__=restored\n'; } >|@FD@/7;
@@ -42,12 +42,12 @@ exec >@FD@/1 2>@FD@/4;
 \command printf '%s\n' '@REPORT@' >|@FD@/3; \command printf '%s\n' '@EVAL@' >|@FD@/5; __=; \command printf '\036@PREFIX@@TOKEN@ turned\n' >@FD@/1
 
 #: begin
-{ \command printf '\036@PREFIX@@TOKEN@ begin\n'>@FD@/1&&\command printf '\036@PREFIX@@TOKEN@ begin\n'>@FD@/4||\command kill -SYS @PID@ $$;
+{ \command printf '\036@PREFIX@@TOKEN@ begin\n'>@FD@/1&&\command printf '\036@PREFIX@@TOKEN@ begin\n'>@FD@/4||\command kill -SYS @PID@ "$$";
 
 #: run
 @RARE@__='@CODE@ @TEXT@';@BEGIN@\command . @FD@/@FILE@@BEGUN@<@STDIN@;
-{ case $?$__ in 0[0-9]*)__="0 $- @TOKEN@";;*)case $__ in I*)__="130 $- @TOKEN@";;*)__="$? $- @TOKEN@";;esac;\unset -f command;case $__ in 0\ *);;*)\command test /proc/self -ef /proc/$$||\exit "${__%% *}";;esac;;esac;@RARE@
-\command test -p /proc/$$/fd/0;\command printf '\036@PREFIX@@TOKEN@ end %s\n' "$__ $?${!-quiet}"@OUT@&&\command printf '\036@PREFIX@@TOKEN@ end\n'>@FD@/4||\command kill -SYS @PID@ $$;__=+ PS1= PS2=;@WARY@}@NULL@||:
+{ case $?$__ in 0[0-9]*)__="0 $- @TOKEN@";;*)case $__ in I*)__="130 $- @TOKEN@";;*)__="$? $- @TOKEN@";;esac;\unset -f command;case $__ in 0\ *);;*)\command test /proc/self -ef "/proc/$$"||\exit "${__%% *}";;esac;;esac;@RARE@
+\command test -p "/proc/$$/fd/0";\command printf '\036@PREFIX@@TOKEN@ end %s\n' "$__ $?${!-quiet}"@OUT@&&\command printf '\036@PREFIX@@TOKEN@ end\n'>@FD@/4||\command kill -SYS @PID@ "$$";__=+ PS1= PS2=;@WARY@}@NULL@||:
 
 #: begun
 ;}
@@ -81,4 +81,4 @@ case ${__-} in +)@KEEP@__=;;*){ case ${__-} in *\ @TOKEN@);;I*)__="130 $- @TOKEN
 { case ${__-} in *\ @TOKEN@);;I*)__="130 $- @TOKEN@";;*\ *)__="$? $- @TOKEN@";;*)__="130 $- @TOKEN@";;esac;\unset -f command;\command . @FD@/3;} >/dev/null 2>&1||:
 
 #: last
-{ case ${__-} in *\ *) \unset -f command; \command kill -SYS @PID@ $$;; esac; } >/dev/null 2>&1 || \command kill -SYS @PID@ $$
+{ case ${__-} in *\ *) \unset -f command; \command kill -SYS @PID@ "$$";; esac; } >/dev/null 2>&1 || \command kill -SYS @PID@ "$$"

@@ -7,7 +7,7 @@
 #: report
 \enable . builtin enable eval exec export fc kill printf read return set trap unset;
 case $__ in *\ ????????) { \builtin printf '\036@PREFIX@%s end %s\n' "${__##* }" "${__% *} 1$!" >|@FD@/1 && \builtin printf '\036@PREFIX@%s end\n' "${__##* }" >|@FD@/4; } ||
-  \builtin kill -SYS @PID@ $$;; esac;
+  \builtin kill -SYS @PID@ "$$";; esac;
 \builtin set +axv +o promptsp +o promptcr +o banghist +o cshjunkiequotes +o correct +o correctall -o histignorespace -o posixaliases;
 \builtin read -r __ </proc/loadavg;
 { \builtin printf ': %-60s\n' "$__"; \builtin export -p; \builtin printf '__=restored\n'; } >|@FD@/7;
@@ -48,7 +48,7 @@ for __ in 1 2 3 4 5 6 7 8 9; do if [[ /proc/$$/fd/$__ -ef @WAS_OUT@ ]]; then \bu
 \builtin printf '%s\n' '@REPORT@' >|@FD@/3; \builtin printf '%s\n' '@EVAL@' >|@FD@/5; \builtin printf -v __ %s ''; \builtin printf '\036@PREFIX@@TOKEN@ turned\n' >|@FD@/1
 
 #: run
-__='@TOKEN@ @CODE@ @TEXT@';\. @FD@/5<@STDIN@;{ __="$? $- @TOKEN@";\builtin trap>|@FD@/9;\builtin trap - ZERR DEBUG;\builtin printf '\036@PREFIX@@TOKEN@ end %s\n' "${__% *} 1$!">|@FD@/1&&\builtin printf '\036@PREFIX@@TOKEN@ end\n'>|@FD@/4||\. @FD@/3||\kill -SYS @PID@ $$;
+__='@TOKEN@ @CODE@ @TEXT@';\. @FD@/5<@STDIN@;{ __="$? $- @TOKEN@";\builtin trap>|@FD@/9;\builtin trap - ZERR DEBUG;\builtin printf '\036@PREFIX@@TOKEN@ end %s\n' "${__% *} 1$!">|@FD@/1&&\builtin printf '\036@PREFIX@@TOKEN@ end\n'>|@FD@/4||\. @FD@/3||\kill -SYS @PID@ "$$";
 \builtin printf -v __ %s ''; PS1= PS2= RPS1= RPS2=;\builtin fc -P;\builtin set +axv +o promptsp +o promptcr -o histignorespace -o posixaliases;\builtin unset -f precmd preexec periodic;\builtin unset precmd_functions preexec_functions periodic_functions;} &>/dev/null||:;[[ -e /proc/self/fd/2 ]]||exec 2>/dev/null
 
 # A line that has not come to its end was cut by SIGINT, which is 2 where zsh was in a command substitution.
@@ -59,4 +59,4 @@ __='@TOKEN@ @CODE@ @TEXT@';\. @FD@/5<@STDIN@;{ __="$? $- @TOKEN@";\builtin trap>
 { case ${__-} in *\ @TOKEN@);; *\ *)__="$? $- @TOKEN@";[[ $__ = 2\ * ]]&&__="130 ${__#2 }";;esac;\unset -f builtin;\. @FD@/3;} &>/dev/null||:
 
 #: last
-{ case ${__-} in *\ *) \unset -f builtin unset printf kill; \. @FD@/3; case $__ in *\ *) \kill -SYS @PID@ $$;; esac;; esac; } >/dev/null 2>&1 || \kill -SYS @PID@ $$
+{ case ${__-} in *\ *) \unset -f builtin unset printf kill; \. @FD@/3; case $__ in *\ *) \kill -SYS @PID@ "$$";; esac;; esac; } >/dev/null 2>&1 || \kill -SYS @PID@ "$$"
