@@ -26,7 +26,7 @@ from sandbox_magic.transport import Chunk, Transport, first_line
 
 MOST = 32  # outlets of one session
 
-_BEHIND = re.compile(r"(?<![&<>|])&(?![&>])")  # starts something that goes on by itself
+_BEHIND = re.compile(r"(?<![&<>|])&(?![&>])|[<>]\(")  # goes on by itself, as far as the shell is concerned
 _OPEN_SECONDS = 15.0  # for a holder
 _LOOK_SECONDS = 5.0  # for the control shell to look who holds what
 _WAIT_SECONDS = 8.0  # of a cell, for both
@@ -170,7 +170,7 @@ class Outlets:
             alone: Whether it has started no process at all.
         """
         title = code.strip().partition("\n")[0]
-        if job or ("&" in code and _BEHIND.search(code)):
+        if job or _BEHIND.search(code):
             title = next((line for line in code.splitlines() if _BEHIND.search(line)), title)
             title = title.strip()[:_TITLE]
             self.suspect, self.current.title = True, title

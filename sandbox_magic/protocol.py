@@ -381,15 +381,16 @@ class ShellProtocol:
         if not self._ended[STDOUT]:
             raise ProtocolError("the fence at the end of a cell holds no exit code")
         code, *facts = self._ended[STDOUT]
+        status = -_number(code[1:]) if code.startswith(b"-") else _number(code)  # zsh: `return -1`
         if not self._ours:
-            self.last_exit_code = _number(code)
+            self.last_exit_code = status
             self._flags = facts[0].decode(errors="replace") if facts else ""
         self._caution.wary |= any(flag in self._flags for flag in "axv")
         lines, job = (facts[-1][:1], facts[-1][1:]) if len(facts) > 1 else (b"", self._job)
         self.left_job, self._job = _number(job) if job not in (self._job, b"quiet") else 0, job
         self._quiet = lines == b"0" and not self.left_job
         self.state, self._caution.saved = State.IDLE, True
-        events.append(Finished(_number(code) & 0xFF))  # dash: `return 300` makes $? what no process can end with
+        events.append(Finished(status & 0xFF))  # as a process would end
 
     def _died(self, events: list[Event]) -> None:
         code = _number(self._dead[STDOUT][0]) if self._dead[STDOUT] else None

@@ -108,7 +108,8 @@ class Lines:
             ours: Of ours, between two of the user's: traps that are put away stay so (in zsh they are back).
         """
         wary = caution.wary
-        kind = fenced, wary, not ours and (wary or code != 0), caution.keeps, caution.frail, caution.confuses
+        whole = not ours and (wary or code != 0)
+        kind = fenced, wary, whole, caution.keeps, caution.frail, caution.confuses
         form = self._forms.get(kind) or self._form(*kind)
         return form % {b"TOKEN": token, b"CODE": b"%d" % code, b"TEXT": quote(text), b"STDIN": stdin}
 

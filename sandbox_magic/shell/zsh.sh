@@ -21,7 +21,7 @@ __="${__#* }"; \builtin fc -p;
 if [[ -s @FD@/9 ]]; then
   if [[ $__ = 0\ * || $(<@FD@/9) = *\ DEBUG* ]]; then \builtin eval "\builtin . @FD@/9;${__#* }";
   else \builtin eval "\builtin . @FD@/9;\builtin . @FD@/6 && \builtin :;${__#* }"; fi;
-else [[ $__ = 0\ * ]] || \builtin . @FD@/6 && \builtin :; { \builtin eval "${__#* }"; } always { TRY_BLOCK_ERROR=0; }; fi
+else [[ $__ = 0\ * ]] || \builtin . @FD@/6 && \builtin :; { \builtin eval "${__#* }"; } always { { TRY_BLOCK_ERROR=0; } 2>/dev/null; }; fi
 
 #: code
 \builtin return "${__%% *}"
