@@ -58,6 +58,7 @@ class Caution:
         keeps: The cell may have changed exports or directory, or nobody has saved them yet.
         saved: Somebody has.
         changes: The cell may have changed variables, functions, aliases or options: what a checkpoint holds.
+        names: Some cell may have named what later ones call, which may then do anything; this stays.
         alone: The cell has started no process.
     """
 
@@ -68,6 +69,7 @@ class Caution:
     keeps: bool = True
     saved: bool = False
     changes: bool = True
+    names: bool = False
     alone: bool = True
 
     def look(self, text: bytes) -> None:
