@@ -297,7 +297,7 @@ class ShellProtocol:
             ProtocolError: A fence that no shell of ours can have printed.
         """
         events: list[Event] = []
-        source = self._streams[outlet, stream]
+        source = self._streams.setdefault((outlet, stream), Stream(self._prefix))  # one where no cell has printed yet
         if not data:
             self._end(source, stream, outlet, events)
             return events
