@@ -119,7 +119,7 @@ def test_a_refusal_that_the_shell_words() -> None:
     with Sandbox(engine="bubblewrap") as box:
         box.run("set -x; PS4=$'\\e]0;evil\\a'; trap 'printf \"\\033]52;c;evil\\007\" >&2' DEBUG; readonly X=1")
         for wish in ({"cwd": "/nope"}, {"env": {"X": "2"}}):
-            with pytest.raises(InvalidOptions, match="evil") as refusal:
+            with pytest.raises(InvalidOptions, match="cannot be set") as refusal:
                 box.run("true", **wish)  # type: ignore[arg-type] # one of two
             harmless(str(refusal.value))
             assert "\x1b" not in str(refusal.value)
