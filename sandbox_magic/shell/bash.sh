@@ -30,11 +30,11 @@ case $__ in *\ *) { \builtin printf '\036@PREFIX@%s end %s\n' "${__##* }" "${__%
 if [[ -s @FD@/9 ]]; then
   if [[ $__ = 0\ * || $- = *T* ]]; then \builtin eval "\builtin . @FD@/9;${__#* }";
   else \builtin eval "\builtin . @FD@/9;(\builtin exit ${__%% *}) && \builtin :;${__#* }"; fi;
-else [[ $__ = 0\ * ]] || \builtin . @FD@/6 && \builtin :; \builtin eval "${__#* }"; fi
+else [[ $__ = 0\ * ]] || \builtin . @FD@/6 && \builtin :; \builtin eval -- "${__#* }"; fi
 
 # For `eval` the code that $? shall be; sent instead of it in the usual case, where that is 0 and no traps can be kept.
 #: code
-case $__ in 0\ *) \builtin eval "${__#* }";; *) \builtin return "${__%% *}";; esac
+case $__ in 0\ *) \builtin eval -- "${__#* }";; *) \builtin return "${__%% *}";; esac
 
 # stdout and stderr were /dev/null while the shell greeted. A checkpoint comes first, then the newer exports. While it is
 # read, a function keeps away what belongs to one shell alone, and what is read-only.

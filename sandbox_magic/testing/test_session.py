@@ -77,6 +77,13 @@ def test_what_is_not_kept_is_said(shared: Sandbox) -> None:
     assert len(result.stdout_bytes) == 64 << 20
 
 
+@pytest.mark.parametrize("word", ["-x", "--", "-", "-e"])
+def test_a_cell_may_begin_with_what_looks_like_an_option(shared: Sandbox, word: str) -> None:
+    result = shared.run(f"{word}\necho hi")
+    assert (result.exit_code, result.stdout, shared.run("echo $-").exit_code) == (0, "hi\n", 0)
+    assert "x" not in shared.run("echo $-").stdout
+
+
 def test_stdin(shared: Sandbox) -> None:
     assert shared.run("cat", stdin="text\n").stdout == "text\n"
     assert shared._session is not None
