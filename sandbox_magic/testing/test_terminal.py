@@ -81,3 +81,17 @@ def test_a_program_on_a_terminal_is_stopped_by_sigint(box: Sandbox) -> None:
     result = box.run("trap 'echo caught; exit 4' INT; echo on; while :; do sleep 0.1; done", tty=True)
     assert result.stdout == "on\ncaught\n"
     assert box.run("echo $kept").stdout == "alive\n"
+
+
+def test_what_is_not_shown_is_asked_for_as_a_secret(shared: Sandbox, has: bool) -> None:
+    if not has:
+        return
+    asked: list[str] = []
+
+    def ask(kind: str) -> str:
+        asked.append(kind)
+        return kind
+
+    code = "stty -echo; printf 'word: '; read a; stty echo; echo; printf 'name: '; read b; echo $a $b"
+    result = shared.run(code, tty=True, timeout=30, ask=lambda: ask("plain"), ask_secret=lambda: ask("secret"))
+    assert (asked, result.stdout) == (["secret", "plain"], "word: \nname: secret plain\n")
