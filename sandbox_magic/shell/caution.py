@@ -35,7 +35,7 @@ _CHANGERS = re.compile(
 # What gives cells names to call that may then do anything; and what changes variables, options, functions and the like:
 # without these most cells leave nothing that a new shell would miss. What else they have changed is saved in a pause.
 _NAMERS = re.compile(rb"\(\s*\)|func|alias|source|eval|builtin|command")
-_STATE = re.compile(rb"=|\+\+|umask|" + _SPOILERS + rb"|" + _CHANGERS.pattern)
+_STATE = re.compile(rb"=|\+\+|umask")  # beside spoilers and changers
 # Commands of which none starts a process, unless a word is a function or an alias; nothing that runs one inside.
 _ALONE = re.compile(
     rb"""(?:(?:(?:true|false|:|cd|echo|export|pwd|umask|unset)(?![\w=])[\w ./:=,@%+$?*"'{}\[\]<>!#~^-]*"""
@@ -76,10 +76,11 @@ class Caution:
         """Take the next cell."""
         plain = len(text) < _LONG and bool(_HARMLESS.match(text))
         seen = text if plain else text.replace(b"\\\n", b"").translate(None, _QUOTES)
+        suspect, changer = False, bool(_CHANGERS.search(text))
         if len(text) >= _LONG:
             self.wary = self.perilous = self.names = True
             self.frail = self.frail or b"ulimit" in text
-        elif _SUSPECT.search(seen):
+        elif suspect := bool(_SUSPECT.search(seen)):
             self.wary = self.wary or bool(_SPOILING.search(seen))
             self.perilous = self.perilous or bool(_PERILS.search(seen))
             self.frail = self.frail or bool(_FRAIL.search(seen))
@@ -87,6 +88,6 @@ class Caution:
         if not self.names and (not plain or b"." in text) and _NAMELESS.search(seen):
             self.wary = self.names = True
         self.confuses = self.wary or b"[[" in text
-        self.changes = self.names or not self.saved or bool(_STATE.search(seen))
-        self.keeps = self.wary or not self.saved or not plain or bool(_CHANGERS.search(text))
+        self.changes = self.names or not self.saved or suspect or changer or bool(_STATE.search(seen))
+        self.keeps = self.wary or not self.saved or not plain or changer
         self.alone = not self.wary and len(text) < _SHORT and bool(_ALONE.match(text))
