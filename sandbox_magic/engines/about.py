@@ -20,6 +20,7 @@ class About:
         architecture: Of its machine, as `uname` or Go call it.
         default: The runtime that it takes by itself.
         runtimes: Those that can be asked for, with how each is registered.
+        drops_ulimits: Whether it forgets those of a create request.
     """
 
     cpus: float = 1.0
@@ -27,6 +28,7 @@ class About:
     architecture: str = ""
     default: str = ""
     runtimes: Mapping[str, Any] = field(default_factory=dict)
+    drops_ulimits: bool = False
 
     @classmethod
     def read(cls, info: Mapping[str, Any], *, choice: bool) -> About:
@@ -45,12 +47,16 @@ class About:
                 "a rootless engine on cgroup version 1 enforces no limits on memory, processes and processors: use it "
                 "on a machine with cgroup version 2, or as root"
             )
+        # Podman looks for a file of version 1, and says no wherever there is version 2: there it is tried.
+        podman = "BuildahVersion" in info
+        untold = podman and str(info.get("CgroupVersion")) == "2"
         return cls(
             cpus=float(info.get("NCPU", 1)),
-            shares_processors=bool(info.get("CpuCfsQuota", True)),
+            shares_processors=untold or bool(info.get("CpuCfsQuota", True)),
             architecture=info.get("Architecture", ""),
             default=info.get("DefaultRuntime", ""),
             runtimes=(info.get("Runtimes") or {}) if choice else {},
+            drops_ulimits=bool(podman and rootless),
         )
 
     def asked(self, spec: SandboxSpec) -> str | None:

@@ -73,6 +73,7 @@ class DockerMachine(Machine):
         self._gvisor = engine.about.gvisor(spec)
         self._drops = engine.about.drops_limits(engine.about.asked(spec) or engine.about.default)
         self._wish = engine.wish(spec)
+        self._before = limits.setting(self._wish.file_size) if engine.about.drops_ulimits else ()
         self.in_memory = spec.folders if spec.limits.read_only else ()
         self._table = spec.limits.capabilities is not None and engine.table() is not None
         self._unlimited = "" if spec.limits.read_only else "what is written to the disk in all"
@@ -94,7 +95,7 @@ class DockerMachine(Machine):
         exec_id = sdk.call(
             self._brisk.exec_create,
             self.id,
-            list(argv),
+            [*self._before, *argv],
             stdin=True,
             user=self._user if user is None else user,
             environment=dict(env or {}),

@@ -200,5 +200,5 @@ def _reason(error: BaseException) -> str:
     if "No such file or directory" in text:
         return "there is no such socket"
     if "Permission denied" in text:
-        return "permission denied: is this user in the group docker?"
+        return "permission denied: is this user in the group that it belongs to (Docker's: docker)?"
     return text[:200]

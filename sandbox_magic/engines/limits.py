@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sandbox_magic.spec import FILES_HARD, Folder, SandboxSpec
+from sandbox_magic.spec import FILES_HARD, FILES_SOFT, Folder, SandboxSpec
 
 Ask = Callable[[str], str]
 Told = Mapping[str, Sequence[str]]
@@ -74,6 +74,12 @@ class Wish:
         """Return what a container of this wish shall have."""
         folders = (spec.shm, *(spec.folders if spec.limits.read_only else ()))
         return cls(spec.memory_bytes, spec.pids_most, cpus, spec.limits.file_size, folders)
+
+
+def setting(file_size: int | None) -> tuple[str, ...]:
+    """Return what, put before the words of a process, sets its limits: for an engine that does not."""
+    size = "" if file_size is None else f"ulimit -f {file_size // 512}; "  # a shell called `sh` counts blocks of 512
+    return ("sh", "-c", f'ulimit -c 0; ulimit -Sn {FILES_SOFT}; ulimit -Hn {FILES_HARD}; {size}exec "$@"', "sh")
 
 
 def told(text: str) -> Told:

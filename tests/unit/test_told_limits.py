@@ -8,6 +8,7 @@ import pytest
 
 from sandbox_magic import SandboxSpec
 from sandbox_magic.engines import limits
+from sandbox_magic.engines.about import About
 
 WISH = limits.Wish.of(SandboxSpec(profile="sealed", memory=256 << 20, pids=60, cpus=0.5), 0.5)
 GROUPS = "/sys/fs/cgroup"
@@ -102,3 +103,22 @@ def test_how_often_a_limit_was_reached() -> None:
     assert limits.counts(limits.told(newer)) == {"memory": 2, "processes": 7}
     assert limits.counts(limits.told(f"{GROUPS}/memory/memory.oom_control oom_kill 1\n")) == {"memory": 1}
     assert limits.counts({}) == {}
+
+
+@pytest.mark.parametrize("shell", [("sh",), ("bash", "--posix")])
+def test_what_an_engine_forgets_is_set_before_the_process(shell: tuple[str, ...]) -> None:
+    words = limits.setting(1 << 20)
+    command = [*shell, *words[1:], "cat", "/proc/self/limits"]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    said = {"/proc/self/limits": lines}
+    assert list(limits.rlimits(limits.OF_A_PROCESS | {"file size": 1 << 20}, said)) == []
+    assert list(limits.rlimits({"file size": (1 << 20) - 1}, said)) != []
+
+
+def test_podman_denies_on_version_2_what_it_can() -> None:
+    said = {"CgroupVersion": "2", "CpuCfsQuota": False}
+    assert not About.read(said, choice=False).shares_processors
+    podman = About.read(said | {"BuildahVersion": "1.28.2"}, choice=False)
+    assert podman.shares_processors and not podman.drops_ulimits
+    assert About.read(said | {"BuildahVersion": "1.28.2", "Rootless": True}, choice=False).drops_ulimits
+    assert not About.read(said | {"Rootless": True}, choice=False).drops_ulimits
