@@ -12,11 +12,15 @@ from sandbox_magic.engines import find_engine
 from sandbox_magic.testing.host import until
 
 # Root may become the keeper's user, which no capability is needed for to stop it: then nobody sees that its stdin ends.
-HOLD = r"""for file in /proc/[0-9]*/cmdline; do
-  pid=${file#/proc/} pid=${pid%/*}
-  if [ "$pid" != 1 ] && grep -q 'sandbox-keepe[r]' "$file"; then su -s /bin/sh nobody -c "kill -STOP $pid"; fi
-done
-grep -h '^State' /proc/[0-9]*/status"""
+# It may take a moment until the keeper has become that user.
+HOLD = r"""tries=0
+until grep -h '^State.*stopped' /proc/[0-9]*/status 2>/dev/null || [ $((tries += 1)) -gt 200 ]; do
+  for file in /proc/[0-9]*/cmdline; do
+    pid=${file#/proc/} pid=${pid%/*}
+    if [ "$pid" != 1 ] && grep -q 'sandbox-keepe[r]' "$file"; then su -s /bin/sh nobody -c "kill -STOP $pid"; fi
+  done 2>/dev/null
+  sleep 0.1
+done"""
 KERNEL = """
 import sys, time
 from sandbox_magic import Sandbox
