@@ -3,33 +3,75 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import dataclass
 
 from sandbox_magic.control import ControlShell
 from sandbox_magic.errors import SessionError
+from sandbox_magic.protocol import Initialized
 
 ENDED = "the shell ended with this cell; the next cell gets a new one, with "
 CUT = "the stream to the shell has ended, how far the cell came is not known; the next cell gets a new one, with "
 SANDBOX_ENDED = "the sandbox itself has ended during this cell; its files are lost"
 BETWEEN = "the shell had ended since the last cell; this is a new one, with "
-NOT_KEPT = "nothing restored: what a new shell needs was lost too"
 
 _EXPORTS = "the same directory and exports"
 _STATE_END = "\n__=restored\n"
 _STATE_TRIES = 100
 
 
-def kept(shell: str, *, restore: bool) -> str:
-    """Say what the successor of a shell will have.
+@dataclass(slots=True)
+class Estate:
+    """What is known of what a shell would leave to the next one of its link.
 
-    Args:
-        shell: Its name or path.
-        restore: Whether there are checkpoints.
+    Attributes:
+        wanted: Whether checkpoints are made, which hold more than directory and exports.
+        due: Whether a cell has run since the last one.
+        writing: Whether one may still be in the making: a cell behind it needs a fence to begin.
+        exists: Whether there is one.
+        given: Whether another session may have left one.
     """
-    if not restore:
-        return f"{_EXPORTS} (lost: variables, functions, jobs)"
-    lists = shell.rpartition("/")[2] in {"bash", "zsh"}  # others cannot list their functions
-    more, less = (" and functions", "") if lists else ("", "functions, ")
-    return f"{_EXPORTS}, and the variables{more} from before it (lost: {less}jobs, traps, open files)"
+
+    wanted: bool
+    due: bool = False
+    writing: bool = False
+    exists: bool = False
+    given: bool = False
+    _reported: bool = False  # some cell has come to its end, so there is something to restore
+    _replacing: bool = False
+    _promised: bool = False
+
+    def sent(self) -> None:
+        """A cell is on its way."""
+        self.due, self.writing = True, False
+
+    def reported(self) -> None:
+        """A cell has come to its end, and the shell has saved directory and exports."""
+        self._reported = True
+
+    def saved(self) -> None:
+        """A checkpoint is on its way."""
+        self.exists, self.due, self.writing = True, False, True
+
+    def lost(self) -> None:
+        """The shell has ended; there will be another one."""
+        self._replacing, self._promised = True, self.exists
+
+    def taken(self, event: Initialized) -> list[str]:
+        """A new shell has begun; return what is to be said of what it has."""
+        replacing, self._replacing = self._replacing, False
+        if replacing and self._reported and not event.restored:
+            return ["the new shell has nothing restored: what a new shell needs was lost too"]
+        if replacing and self._promised and not event.full:
+            return ["the new shell has working directory and exports only: no checkpoint was readable"]
+        return []
+
+    def told(self, shell: str) -> str:
+        """Say what the next shell will have; by the name or path of the last one."""
+        if not self.wanted:
+            return f"{_EXPORTS} (lost: variables, functions, jobs)"
+        lists = shell.rpartition("/")[2] in {"bash", "zsh"}  # others cannot list their functions
+        more, less = (" and functions", "") if lists else ("", "functions, ")
+        return f"{_EXPORTS}, and the variables{more} from before it (lost: {less}jobs, traps, open files)"
 
 
 def bequeath(control: ControlShell, supervisor: int, heir: str) -> None:

@@ -12,7 +12,7 @@ from sandbox_magic.control import ControlShell
 from sandbox_magic.engines.base import Machine
 from sandbox_magic.errors import ProtocolError, SandboxError
 from sandbox_magic.greeting import greet
-from sandbox_magic.inheritance import BETWEEN, NOT_KEPT, bequeath, kept
+from sandbox_magic.inheritance import BETWEEN, Estate, bequeath
 from sandbox_magic.late import LOST, Late
 from sandbox_magic.outlets import Outlet, Outlets, Past, led_back
 from sandbox_magic.protocol import (
@@ -67,13 +67,8 @@ class ShellLink:
         self._outlets = Outlets(machine, self.control)
         self._code: str | None = None  # of the last cell, unless that was ours
         self._looked = True  # since then
-        self._restoring = self._promised = False  # whether a lost shell is replaced; whether it has left a checkpoint
         self._watched: list[int] = []
-        self._restore, self._narrow = restore, narrow
-        self._saved = self._inherits = False  # whether there is a checkpoint; whether another session may have left one
-        self._changed = False  # since then
-        self._saving = False  # whether a checkpoint may still be in the making: a cell behind it needs a fence to begin
-        self._reported = False  # whether a cell has come to its end, so that there is something to restore
+        self._estate, self._narrow = Estate(restore), narrow
         self.rested = 0.0
         self.led: dict[str, str] = {}
         self._soon = False  # whether the next one comes right after it
@@ -105,7 +100,7 @@ class ShellLink:
         transport = self.machine.open(start_argv(self._name, self._shell), env=self._env)
         if self._orphaned:
             self.cut_off()
-        protocol = ShellProtocol(inherits=self._saved or self._inherits)
+        protocol = ShellProtocol(inherits=self._estate.exists or self._estate.given)
         transport.send(protocol.boot())
         try:
             greet(transport, protocol)
@@ -122,7 +117,8 @@ class ShellLink:
     def restart(self) -> None:
         """Ask the supervisor for a new shell; it answers while the next cell is already on its way."""
         assert self._transport is not None
-        self._restoring, self._promised, self.led = True, self._saved, {}
+        self._estate.lost()
+        self.led = {}
         self._outlets.home()
         self._transport.send(self.protocol.start())
 
@@ -157,7 +153,8 @@ class ShellLink:
     def drop(self) -> None:
         """Give the stream up; `ensure` opens a new one."""
         self.watch(False)
-        self._restoring, self._promised, self.led = True, self._saved, {}
+        self._estate.lost()
+        self.led = {}
         self._outlets.close()
         if self._transport is not None:
             self._transport.close()
@@ -171,9 +168,9 @@ class ShellLink:
         if self._outlets.ask(self.shell_pid):
             self._turn()
         soon, self._soon = self._soon and not self._outlets.suspect, False
-        self._code, self._looked, self._saving = None if ours else code, False, False
+        self._code, self._looked = None if ours else code, False
         self._transport.send(self.protocol.send(code, source=source, soon=soon, ours=ours))
-        self._changed = True
+        self._estate.sent()
         return self.protocol.state is not State.RUNNING
 
     def recover(self, *, last: bool = False) -> int:
@@ -224,9 +221,9 @@ class ShellLink:
                 ended = isinstance(event, Finished | Died) and not self._narrow  # a job has no next cell
                 if ended and self._code is not None:
                     self._outlets.left(self._code, job=self.protocol.left_job, alone=self.protocol.alone)
-                if ended:
-                    self._reported |= isinstance(event, Finished)
-                    if self._restore and self.protocol.changed:
+                if ended and isinstance(event, Finished):
+                    self._estate.reported()
+                    if self._estate.wanted and self.protocol.changed:
                         self.save()  # now: the next cell, which may end the shell, may come at once
                 yield event
 
@@ -238,16 +235,12 @@ class ShellLink:
 
     def _initialized(self, event: Initialized) -> None:
         self.shell_pid = event.shell_pid
-        if self._restoring and self._reported and not event.restored:
-            self.notes.append(f"the new shell has {NOT_KEPT}")
-        elif self._restoring and self._promised and not event.full:
-            self.notes.append("the new shell has working directory and exports only: no checkpoint was readable")
-        self._restoring = False
+        self.notes += self._estate.taken(event)
 
     def bequeath(self, heir: ShellLink) -> None:
         """Let the first shell of another link in this sandbox begin as if it were the next one here; see there."""
         bequeath(self.control, self.protocol.supervisor_pid, heir._name)
-        heir._inherits = True
+        heir._estate.given = True
 
     def forget(self) -> None:
         """End the supervisor and remove what the shell has left for a successor: there will be none."""
@@ -280,9 +273,7 @@ class ShellLink:
             self._transport.send(self.protocol.turn(target.number, target.holder))
             self._looked = False
             if self.led:
-                self._note(
-                    led_back(self.led, self.protocol.places)
-                )  # by the line of the note before they would come where cells printed then
+                self._note(led_back(self.led, self.protocol.places))  # the note before has named another place
         elif self._outlets.suspect:
             self._note("many jobs still run; what they print may be among the output of this cell")
 
@@ -320,7 +311,7 @@ class ShellLink:
 
     def kept(self) -> str:
         """Say what the next shell will have."""
-        return kept(self.protocol.shell, restore=self._restore)
+        return self._estate.told(self.protocol.shell)
 
     @contextlib.contextmanager
     def _pause(self) -> Iterator[bool]:
@@ -337,7 +328,7 @@ class ShellLink:
         """Called by the watcher after a moment's rest: save what the text of the last cells did not tell of."""
         with self._pause() as idle:
             if idle and self._transport is not None and not self._transport.pending():
-                if self._restore and self._changed:
+                if self._estate.wanted and self._estate.due:
                     self.save()
                 self._look()
 
@@ -346,7 +337,7 @@ class ShellLink:
         line = self.protocol.checkpoint()
         if line and self._transport is not None:
             self._transport.send(line)
-            self._saved, self._changed, self._saving = True, False, True
+            self._estate.saved()
 
     def lost_between(self) -> None:
         """Note that the shell has ended while no cell ran."""
@@ -389,7 +380,7 @@ class ShellLink:
     def resume(self) -> None:
         """Take what has come since the last cell if the next one comes right after it."""
         rested = time.monotonic() - self.rested
-        self._soon = self._transport is not None and rested < _SOON_SECONDS and not self._saving
+        self._soon = self._transport is not None and rested < _SOON_SECONDS and not self._estate.writing
         if self._soon:
             for event in self.receive(0):
                 self.between(event)

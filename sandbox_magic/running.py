@@ -107,6 +107,16 @@ class Run:
         more = self.rescues - len(RESCUE_SECONDS)
         return self.sent_at + (RESCUE_SECONDS[self.rescues] if more < 0 else _LOOK_SECONDS * (more + 1))
 
+    def wait(self) -> float:
+        """Do what is due, and return how long to wait for the next bytes."""
+        wait = self.tick() if self.tick is not None else None
+        due = self.rescue_due if self.deadline is None else min(self.deadline, self.rescue_due)
+        left = min(due - time.monotonic(), self.pulse.wait(heard=self.heard))
+        self.heard = False
+        if self.ladder.climbing:
+            left = min(left, self.ladder.wait())
+        return max(0.0, left if wait is None else min(left, wait))
+
     def listen(self, heard: int | None) -> bool:
         """Take how many bytes the shell has read so far; return whether it shall be rescued, or now left to itself.
 

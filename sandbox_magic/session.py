@@ -256,9 +256,10 @@ class Session:
             if timeout is not None:
                 run.deadline = run.sent_at + timeout
             while not run.done:
-                wait = self._wait(run)
+                if time.monotonic() >= run.rescue_due:
+                    self._rescue(run)
                 if not run.done:
-                    self._pump(run, wait)
+                    self._pump(run, run.wait())
                 if run.done:
                     self._settle(run)
                     return
@@ -282,18 +283,6 @@ class Session:
         for event in self._link.receive(wait):
             run.heard = True
             self._take(event, run)
-
-    def _wait(self, run: Run) -> float:
-        """Return how long to wait for the next bytes."""
-        wait = run.tick() if run.tick is not None else None
-        if time.monotonic() >= run.rescue_due:
-            self._rescue(run)
-        due = run.rescue_due if run.deadline is None else min(run.deadline, run.rescue_due)
-        left = min(due - time.monotonic(), run.pulse.wait(heard=run.heard))
-        run.heard = False
-        if run.ladder.climbing:
-            left = min(left, run.ladder.wait())
-        return max(0.0, left if wait is None else min(left, wait))
 
     def _cell(self, run: Run) -> tuple[int, int, int]:
         """Return what the control shell finds the cell's processes by: shell, supervisor, age in 10 ms."""
