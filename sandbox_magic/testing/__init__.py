@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 def protocol_cases() -> list[dict[str, Any]]:
     """Return the cases of the protocol: cells of one session, and what each must do."""
-    lines = files(__name__).joinpath("protocol-cases.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
+    places = [files(__name__).joinpath(f"{name}-cases.jsonl") for name in ("protocol", "more")]
+    return [json.loads(line) for place in places for line in place.read_text(encoding="utf-8").split("\n") if line]
 
 
 def pytest_load_initial_conftests(early_config: pytest.Config, args: list[str]) -> None:

@@ -186,7 +186,7 @@ def test_a_fence_without_end_is_refused_and_bounded() -> None:
         shell.feed("stdout", fence + b" begin " + b"x" * 10_000, 7)
 
 
-@pytest.mark.parametrize("facts", [b" end\n", b" end x\n", b" end 99999999999\n", b" end -1\n"])
+@pytest.mark.parametrize("facts", [b" end\n", b" end x\n", b" end 99999999999\n", b" end --1\n"])
 def test_a_fence_with_nonsense_is_refused(facts: bytes) -> None:
     shell = Shell()
     fence = shell.send()
