@@ -11,6 +11,7 @@ the reasons.
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -139,20 +140,17 @@ class ShellProtocol:
     def __init__(self, *, inherits: bool = False) -> None:
         """Begin; the shell `inherits` if it will have what the cells of another one have done."""
         self.state = State.STARTING
-        self.shell = ""
-        self.supervisor_pid = 0
-        self.last_exit_code = 0
+        self.shell, self.supervisor_pid, self.last_exit_code = "", 0, 0
         self.left_job, self.alone, self.turned = 0, True, True
         self._prefix = os.urandom(_PREFIX // 2).hex().encode()
         self._token = self._random = b""
         self._flags = ""
-        self._streams: dict[tuple[int, str], Stream] = {}
+        self._streams: dict[tuple[int, str], Stream] = defaultdict(lambda: Stream(self._prefix))
         self._turn(0)
         self._ended: dict[str, list[bytes]] = {}
-        self._dead: dict[str, list[bytes]] = {}
-        self._closed: set[str] = set()
+        self._dead, self._closed = dict(self._ended), set[str]()
         self._lines: Lines | None = None
-        self._caution = Caution(wary=inherits)
+        self._caution = Caution(wary=inherits, names=inherits)
         self._initialized = self._full = self._ours = False
         self._quiet = False  # whether the last cell has left no job in the background, and us the shell's stdin
         self._job = b""  # the last job that the shell has started, as it says in the end fence
@@ -200,8 +198,6 @@ class ShellProtocol:
 
     def _turn(self, outlet: int) -> None:
         self._outlet = outlet
-        for name in STREAMS:
-            self._streams.setdefault((outlet, name), Stream(self._prefix))
         self._current = [self._streams[outlet, name] for name in STREAMS]
 
     def forget(self, outlet: int) -> None:
@@ -216,9 +212,8 @@ class ShellProtocol:
 
     def checkpoint(self) -> bytes:
         """Return the bytes that save what a new shell shall have beside exports; nothing answers them."""
-        if self._lines is None or self.state is not State.IDLE:
-            return b""
-        return self._lines.frail_save if self._caution.frail else self._lines.save
+        lines = self._lines if self.state is State.IDLE else None
+        return b"" if lines is None else lines.frail_save if self._caution.frail else lines.save
 
     def send(self, code: str, *, source: str = "", soon: bool = False, ours: bool = False) -> bytes:
         """Return the bytes that run a cell.
@@ -297,7 +292,7 @@ class ShellProtocol:
             ProtocolError: A fence that no shell of ours can have printed.
         """
         events: list[Event] = []
-        source = self._streams.setdefault((outlet, stream), Stream(self._prefix))  # one where no cell has printed yet
+        source = self._streams[outlet, stream]
         if not data:
             self._end(source, stream, outlet, events)
             return events
@@ -354,7 +349,9 @@ class ShellProtocol:
         """Take what the supervisor or a new shell says, outside any cell."""
         match words:
             case [b"ready", pid, shell]:
-                self._ready(pid, shell, events)
+                self.supervisor_pid, self.shell = _number(pid), shell.decode(errors="replace")
+                self._lines = Lines(self.shell, self.supervisor_pid, self._prefix, _SUPERVISOR)
+                events.append(Ready(self.supervisor_pid, self.shell))
             case [b"absent"]:
                 raise InvalidOptions("the sandbox has no such shell; without a wish it is bash, or else sh")
             case [b"nowhere"]:
@@ -370,12 +367,6 @@ class ShellProtocol:
                 self._dead[stream] = code
                 if len(self._dead) == len(STREAMS):
                     self._died(events)
-
-    def _ready(self, pid: bytes, shell: bytes, events: list[Event]) -> None:
-        self.supervisor_pid = _number(pid)
-        self.shell = shell.decode(errors="replace")
-        self._lines = Lines(self.shell, self.supervisor_pid, self._prefix, _SUPERVISOR)
-        events.append(Ready(self.supervisor_pid, self.shell))
 
     def _finished(self, events: list[Event]) -> None:
         if not self._ended[STDOUT]:

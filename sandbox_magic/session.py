@@ -256,10 +256,7 @@ class Session:
             if timeout is not None:
                 run.deadline = run.sent_at + timeout
             while not run.done:
-                if time.monotonic() >= run.rescue_due:
-                    self._rescue(run)
-                if not run.done:
-                    self._pump(run, run.wait())
+                self._hear(run)
                 if run.done:
                     self._settle(run)
                     return
@@ -278,6 +275,12 @@ class Session:
         finally:
             if run.sent_at and (not run.done or run.pulse.trouble):  # else it may print later
                 self._link.abandon()
+
+    def _hear(self, run: Run) -> None:
+        if time.monotonic() >= run.rescue_due:
+            self._rescue(run)
+        if not run.done:
+            self._pump(run, run.wait())
 
     def _pump(self, run: Run, wait: float | None) -> None:
         for event in self._link.receive(wait):
