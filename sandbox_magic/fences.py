@@ -48,3 +48,10 @@ class Stream:
         while at >= 0 and not self.marker.startswith(self.buffer[at:]):
             at = self.buffer.rfind(RS, max(0, len(self.buffer) - len(self.marker) + 1), at)
         return len(self.buffer) if at < 0 else at
+
+
+def number(text: bytes) -> int:
+    """Return a number that a fence holds; `ProtocolError` if it is none."""
+    if not text.isdigit() or len(text) > 9:
+        raise ProtocolError(f"a fence of the shell holds {text[:20]!r} where a number must be")
+    return int(text)

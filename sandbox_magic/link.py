@@ -109,7 +109,7 @@ class ShellLink:
             self._end()
             transport.close()
             raise
-        protocol.last_exit_code = self.protocol.last_exit_code  # for $?
+        protocol.follow(self.protocol)
         self._transport, self.protocol = transport, protocol
         self._outlets.begin(transport, protocol.supervisor_pid)
         self.control.open_in_background()  # before the first cell, which may use up all processes

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from sandbox_magic.errors import InvalidOptions, ProtocolError
-from sandbox_magic.fences import FENCE_MAX, RS, TOKEN, Stream
+from sandbox_magic.fences import FENCE_MAX, RS, TOKEN, Stream, number
 from sandbox_magic.shell.caution import Caution
 from sandbox_magic.shell.lines import Lines
 
@@ -171,13 +171,18 @@ class ShellProtocol:
         """Return the first bytes to send; `Ready` answers them."""
         return self._prefix + b"\n"
 
+    def follow(self, other: ShellProtocol) -> None:
+        """Take over what the last shell of another supervisor has left to the first of this one."""
+        self.last_exit_code, self._flags = other.last_exit_code, "e" * ("e" in other._flags)
+
     def start(self) -> bytes:
         """Return the bytes that give the shell its settings (after `Ready`), or a new shell (after `Died`)."""
         again = b"" if self.state is State.STARTING else b"start " + self._prefix + _SUPERVISOR + b"\n"
         if self._lines is None:
             raise ProtocolError("the shell is not ready")
         self.state = State.IDLE
-        self._flags, self._full, self._quiet, self._job = "", False, False, b""
+        self._flags = "e" * ("e" in self._flags)  # a checkpoint restores it
+        self._full, self._quiet, self._job = False, False, b""
         self._dead.clear()
         return again + (self.turn(0, 0) if self._outlet else b"") + self._lines.init
 
@@ -349,7 +354,7 @@ class ShellProtocol:
         """Take what the supervisor or a new shell says, outside any cell."""
         match words:
             case [b"ready", pid, shell]:
-                self.supervisor_pid, self.shell = _number(pid), shell.decode(errors="replace")
+                self.supervisor_pid, self.shell = number(pid), shell.decode(errors="replace")
                 self._lines = Lines(self.shell, self.supervisor_pid, self._prefix, _SUPERVISOR)
                 events.append(Ready(self.supervisor_pid, self.shell))
             case [b"absent"]:
@@ -362,7 +367,7 @@ class ShellProtocol:
                 self.turned = True
             case [b"init", pid, *restored]:
                 self._initialized = True
-                events.append(Initialized(_number(pid), restored == [b"restored"], self._full))
+                events.append(Initialized(number(pid), restored == [b"restored"], self._full))
             case [b"dead", *code]:
                 self._dead[stream] = code
                 if len(self._dead) == len(STREAMS):
@@ -372,27 +377,21 @@ class ShellProtocol:
         if not self._ended[STDOUT]:
             raise ProtocolError("the fence at the end of a cell holds no exit code")
         code, *facts = self._ended[STDOUT]
-        status = -_number(code[1:]) if code.startswith(b"-") else _number(code)  # zsh: `return -1`
+        status = -number(code[1:]) if code.startswith(b"-") else number(code)  # zsh: `return -1`
         if not self._ours:
             self.last_exit_code = status
             self._flags = facts[0].decode(errors="replace") if facts else ""
         self._caution.wary |= any(flag in self._flags for flag in "axv")
         lines, job = (facts[-1][:1], facts[-1][1:]) if len(facts) > 1 else (b"", self._job)
-        self.left_job, self._job = _number(job) if job not in (self._job, b"quiet") else 0, job
+        self.left_job, self._job = number(job) if job not in (self._job, b"quiet") else 0, job
         self._quiet = lines == b"0" and not self.left_job
         self.state, self._caution.saved = State.IDLE, True
         events.append(Finished(status & 0xFF))  # as a process would end
 
     def _died(self, events: list[Event]) -> None:
-        code = _number(self._dead[STDOUT][0]) if self._dead[STDOUT] else None
+        code = number(self._dead[STDOUT][0]) if self._dead[STDOUT] else None
         for source in self._current:
             source.inside = False
         self.left_job = 0
         self.state = State.DEAD
         events.append(Died(code))
-
-
-def _number(text: bytes) -> int:
-    if not text.isdigit() or len(text) > 9:
-        raise ProtocolError(f"a fence of the shell holds {text[:20]!r} where a number must be")
-    return int(text)
