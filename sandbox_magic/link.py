@@ -309,9 +309,9 @@ class ShellLink:
             self._turn()
             self.watch(True)
 
-    def kept(self) -> str:
-        """Say what the next shell will have."""
-        return self._estate.told(self.protocol.shell)
+    def parting(self, why: str) -> list[str]:
+        """Return what is to be said at the end of a shell: why, and what the next one will have; a job has none."""
+        return [] if self._narrow else [why + self._estate.told(self.protocol.shell)]
 
     @contextlib.contextmanager
     def _pause(self) -> Iterator[bool]:
@@ -342,7 +342,7 @@ class ShellLink:
     def lost_between(self) -> None:
         """Note that the shell has ended while no cell ran."""
         self.late.ended()
-        self.notes.append(BETWEEN + self.kept())
+        self.notes += self.parting(BETWEEN)
 
     def between(self, event: Event) -> None:
         """Take an event that comes while no cell runs: only the end of the shell means anything then."""
@@ -395,5 +395,5 @@ class ShellLink:
                 for event in self.receive(0):
                     self.between(event)
             except ProtocolError as error:
-                self.notes.append(f"{error}; {BETWEEN}{self.kept()}")
+                self.notes += self.parting(f"{error}; {BETWEEN}")
                 self._part()

@@ -334,7 +334,7 @@ class Session:
             case Finished(code):
                 run.finish(code)
             case Died(code) if run.begun:
-                run.finish(run.true_code(code), ENDED + self._link.kept(), shell_ended=True)
+                run.finish(run.true_code(code), *self._link.parting(ENDED), shell_ended=True)
                 self._link.succeed()
             case Exited() if run.begun:
                 self._stream_ended(run, self._link.exit_code() if run.fenced else None)
@@ -344,7 +344,7 @@ class Session:
     def _settle(self, run: Run) -> None:
         """Look whether more has ended than the cell: the shell by our order, or after its SIGKILL the sandbox."""
         if run.ladder.fatal and not run.shell_ended and self._link.dies(_FATAL_SECONDS):
-            run.finish(run.exit_code, ENDED + self._link.kept(), shell_ended=True)
+            run.finish(run.exit_code, *self._link.parting(ENDED), shell_ended=True)
         end = time.monotonic() + _SETTLE_SECONDS
         while run.shell_ended and run.exit_code == _SIGKILL and self._link.connected:
             left = end - time.monotonic()
@@ -375,7 +375,7 @@ class Session:
             if code is None:
                 self._link.cut_off()
             self._link.drop()
-            run.finish(code, (CUT if code is None else ENDED) + self._link.kept(), shell_ended=True)
+            run.finish(code, *self._link.parting(CUT if code is None else ENDED), shell_ended=True)
         else:
             self._lost(run, SANDBOX_ENDED)
 

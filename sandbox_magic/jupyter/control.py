@@ -180,7 +180,7 @@ class Control:
         (name,) = request.counted(1, 1)
         left = self._left(name, request)
         if left is None:
-            text, where = self._job(name, request).output, "its Job, made with --proc NAME: NAME.output"
+            text, where = self._job(name, request).output, f"{name}.output, if --proc {name} was asked for"
         else:
             text, where = left.output, "only the end is kept"
             said = LATE_OF.format(one_line(left.cell)) if left.cell else LATE

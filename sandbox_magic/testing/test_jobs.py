@@ -28,7 +28,7 @@ def test_a_job_runs_beside_the_session(shared: Sandbox) -> None:
         job.wait(0.05)
     assert shared.run("echo now; : >/tmp/go").output == "now\n"
     result = job.wait(SECONDS)
-    assert (result.exit_code, result.stdout, result.stderr) == (3, "begun\n", "err\n")
+    assert (result.exit_code, result.stdout, result.stderr, result.notes) == (3, "begun\n", "err\n", ())
     assert (job.running, job.poll(), job.exit_code, job.output) == (False, 3, 3, "begun\nerr\n")
     assert shared.run("rm /tmp/go; echo $?").output == "0\n"
     assert not shared.late_output()
