@@ -242,6 +242,7 @@ holds() {
 # unseen: the same for a process whose files we may not see
 unseen() {
   stat "$dir/stat" 2>/dev/null && [ "$state" != Z ] || return
+  [ "$parent" != 0 ] || return         # the engine just starts it, for us: a transfer, a session
   case $blind in
   *" $pid:"*) holder=${blind##* "$pid:"} ;;
   *) case $blind$unseen in
