@@ -9,10 +9,10 @@ from sandbox_magic.control import ControlShell
 from sandbox_magic.errors import SessionError
 from sandbox_magic.protocol import Initialized
 
-ENDED = "the shell ended with this cell; the next cell gets a new one, with "
-CUT = "the stream to the shell has ended, how far the cell came is not known; the next cell gets a new one, with "
+ENDED = "the shell ended with this cell"
+CUT = "the stream to the shell has ended, how far the cell came is not known"
 SANDBOX_ENDED = "the sandbox itself has ended during this cell; its files are lost"
-BETWEEN = "the shell had ended since the last cell; this is a new one, with "
+BETWEEN = "the shell had ended since the last cell"
 
 _EXPORTS = "the same directory and exports"
 _STATE_END = "\n__=restored\n"
@@ -65,8 +65,14 @@ class Estate:
             return ["the new shell has working directory and exports only: no checkpoint was readable"]
         return []
 
-    def told(self, shell: str) -> str:
-        """Say what the next shell will have; by the name or path of the last one."""
+    def parting(self, why: str, shell: str, *, job: bool) -> list[str]:
+        """Return what is to be said at the end of a shell: why, and what the next one has, if there is one."""
+        if job:
+            return [why] if why != ENDED else []
+        new = "this is a new one" if why.endswith(BETWEEN) else "the next cell gets a new one"
+        return [f"{why}; {new}, with {self._told(shell)}"]
+
+    def _told(self, shell: str) -> str:
         if not self.wanted:
             return f"{_EXPORTS} (lost: variables, functions, jobs)"
         lists = shell.rpartition("/")[2] in {"bash", "zsh"}  # others cannot list their functions

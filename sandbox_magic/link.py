@@ -310,8 +310,8 @@ class ShellLink:
             self.watch(True)
 
     def parting(self, why: str) -> list[str]:
-        """Return what is to be said at the end of a shell: why, and what the next one will have; a job has none."""
-        return [] if self._narrow else [why + self._estate.told(self.protocol.shell)]
+        """Return what is to be said at the end of a shell, and why that was."""
+        return self._estate.parting(why, self.protocol.shell, job=self._narrow)
 
     @contextlib.contextmanager
     def _pause(self) -> Iterator[bool]:

@@ -214,7 +214,7 @@ BASH = (
     'select x in a {w}; do echo "$REPLY$x"; break; done <<<{m} 2>/dev/null; echo $?',
     "pushd /tmp >/dev/null; dirs +0; popd >/dev/null; pwd",
     "pushd /nonexistent; dirs | wc -w",
-    '{{ coproc {{ read -r x; echo "got $x"; }}; }} 2>/dev/null; echo {w} >&"${{COPROC[1]}}"\n'
+    '{{ coproc {{ read -r x; echo "got $x"; sleep 0.2; }}; }} 2>/dev/null; echo {w} >&"${{COPROC[1]}}"\n'
     'read -r x <&"${{COPROC[0]}}"; echo "$x"; wait',
     "declare -f {f}; type -t {f} cd if ls",
     "declare -p {v} a m k 2>/dev/null",
