@@ -223,7 +223,7 @@ class ShellLink:
                     self._outlets.left(self._code, job=self.protocol.left_job, alone=self.protocol.alone)
                 if ended and isinstance(event, Finished):
                     self._estate.reported()
-                    if self._estate.wanted and self.protocol.changed:
+                    if self._estate.wanted and self.protocol.changed and self._code is not None:
                         self.save()  # now: the next cell, which may end the shell, may come at once
                 yield event
 
