@@ -42,6 +42,7 @@ class Session:
 
     Attributes:
         last: The result of the last run, also when that raised.
+        link: The stream to its shell; for others to look at.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class Session:
             alone: All that runs in the sandbox may be ended to stop a cell; else only what its own shell has started.
         """
         self.last: Result | None = None
-        self._link = ShellLink(machine, env=env or {}, shell=shell, restore=restore, narrow=not alone)
+        self.link = ShellLink(machine, env=env or {}, shell=shell, restore=restore, narrow=not alone)
         self._busy = threading.Lock()
         self._requests = 0
         self._owner = os.getpid()
@@ -73,12 +74,12 @@ class Session:
     @property
     def control(self) -> ControlShell:
         """The shell beside the session's."""
-        return self._link.control
+        return self.link.control
 
     @property
     def shell(self) -> str:
         """The name of the session's shell; empty before it runs."""
-        return self._link.protocol.shell
+        return self.link.protocol.shell
 
     def open(self) -> None:
         """Start the shell if there is none.
@@ -86,8 +87,8 @@ class Session:
         Raises:
             StartTimeout, ShellExited: It did not answer in 30 s; it ended at once.
         """
-        with self._link.unwatched():
-            self._link.ensure()
+        with self.link.unwatched():
+            self.link.ensure()
 
     def run(  # noqa: PLR0913 # each is a wish of its own, and most are left out
         self,
@@ -129,8 +130,8 @@ class Session:
         try:
             if self._closed:
                 raise SessionClosed("this session is closed")
-            with deferred_interrupts(self._signalled), self._link.unwatched():
-                self._link.resume()
+            with deferred_interrupts(self._signalled), self.link.unwatched():
+                self.link.resume()
                 self._requests = 0
                 if env or cwd:
                     self._prepare(env or {}, cwd)
@@ -147,78 +148,73 @@ class Session:
     def _attend(self, run: Run, given: Input, timeout: float | None, *, tty: bool) -> Result:
         """Run a cell with what it reads, and keep what it did, also if that ends in an error."""
         if tty:
-            self._link.ensure()
-        reading = Reading(run, given, self._link.machine, self.control, lambda: self._cell(run) if run.begun else ())
+            self.link.ensure()
+        reading = Reading(run, given, self.link.machine, self.control, lambda: self._cell(run) if run.begun else ())
         try:
             with reading.begin(self.shell if tty else ""):
                 self._execute(run, timeout)
             if run.shell_ended:  # the next cell finds it in $?
-                self._link.protocol.last_exit_code = _UNKNOWN if run.exit_code is None else run.exit_code
-            run.notes += [] if run.shell_ended else diverted(run.code, self._link, self._aside)
+                self.link.protocol.last_exit_code = _UNKNOWN if run.exit_code is None else run.exit_code
+            run.notes += [] if run.shell_ended else diverted(run.code, self.link, self._aside)
         finally:
             if run.sent_at:
-                self.last = result = run.result(self._link.notes)
-                self._link.notes = []
+                self.last = result = run.result(self.link.notes)
+                self.link.notes = []
         return result
 
     def interrupt(self) -> None:
         """Stop the running cell; again: take the next, harder step at once. Nothing happens when none runs."""
         if self._busy.locked():
             self._requests += 1
-            self._link.wake()
+            self.link.wake()
 
     def ask(self, code: str) -> str:
         """Run code of ours between cells, which must leave nothing behind, and return what it printed."""
-        with self._link.unwatched():
+        with self.link.unwatched():
             return self._aside(code).capture.output().decode(errors="replace")
 
     def bequeath(self, heir: Session) -> None:
         """Let another session's first shell begin as this one stands; while a cell runs, as it last rested."""
         if not self._busy.acquire(blocking=False):
-            self._link.bequeath(heir._link)
+            self.link.bequeath(heir.link)
             return
         try:
-            with self._link.unwatched():
-                self._link.ensure()
-                self._link.save()
+            with self.link.unwatched():
+                self.link.ensure()
+                self.link.save()
                 self._aside(":")  # once this has begun, all is written
-                self._link.bequeath(heir._link)
+                self.link.bequeath(heir.link)
         finally:
             self._busy.release()
 
     def prepare(self, env: Mapping[str, str], cwd: str | None) -> None:
         """Export and change directory before the first run; `InvalidOptions` if that cannot be."""
-        with self._link.unwatched():
+        with self.link.unwatched():
             self._prepare(env, cwd)
 
     def forget(self) -> None:
         """Leave nothing behind inside; the next thing to do is `close`."""
-        self._link.forget()
-
-    @property
-    def link(self) -> ShellLink:
-        """The stream to its shell; for others to look at."""
-        return self._link
+        self.link.forget()
 
     def close(self) -> None:
         """Close the streams; the machine ends what runs in it. A running cell ends with `SessionClosed`."""
         self._closed = True
-        self._link.wake()
-        if self._link.io.acquire(timeout=_CLOSE_SECONDS):
+        self.link.wake()
+        if self.link.io.acquire(timeout=_CLOSE_SECONDS):
             try:
-                self._link.drop()
+                self.link.drop()
             finally:
-                self._link.io.release()
-        self._link.control.close()
+                self.link.io.release()
+        self.link.control.close()
 
     def _signalled(self) -> None:
-        if self._link.opening:
+        if self.link.opening:
             raise KeyboardInterrupt
         self.interrupt()
 
     def _new(self, code: str, **options: Any) -> Run:
-        ladder = Ladder(self._link.control, self._link.recover, alone=self._alone)
-        return Run(code, ladder, Pulse(self._link.machine, self._link.wake), **options)
+        ladder = Ladder(self.link.control, self.link.recover, alone=self._alone)
+        return Run(code, ladder, Pulse(self.link.machine, self.link.wake), **options)
 
     def _prepare(self, env: Mapping[str, str], cwd: str | None) -> None:
         """Export and change directory in a run of its own."""
@@ -227,11 +223,11 @@ class Session:
             said = sanitize(" ".join(run.capture.output().decode(errors="replace").split())[-300:])
             raise InvalidOptions(f"the cell was not run, its env or cwd cannot be set: {said}")
         for output in meanwhile(run.capture):
-            self._link.keep(output)
+            self.link.keep(output)
 
     def _aside(self, code: str) -> Run:
         """Run code of ours, which the next cell does not see."""
-        self._link.ensure()
+        self.link.ensure()
         run = self._new(code, ours=True)
         self._execute(run, _PREPARE_SECONDS)
         return run
@@ -240,10 +236,10 @@ class Session:
         run.attempts += 1
         if run.attempts > _ATTEMPTS:
             raise ShellExited("the shell of the sandbox ended again and again before it could run the cell")
-        self._link.ensure()
-        source = run.feed.path if run.feed else stage(self.control, self._link.protocol.supervisor_pid, run.stdin)
+        self.link.ensure()
+        source = run.feed.path if run.feed else stage(self.control, self.link.protocol.supervisor_pid, run.stdin)
         moment = time.monotonic()
-        run.fenced = self._link.send(run.sent or run.code, source, ours=run.ours)
+        run.fenced = self.link.send(run.sent or run.code, source, ours=run.ours)
         run.sent_at = moment
         if not run.fenced:
             run.begin()
@@ -274,7 +270,7 @@ class Session:
                     self._climb(run, now=asked)
         finally:
             if run.sent_at and (not run.done or run.pulse.trouble):  # else it may print later
-                self._link.abandon()
+                self.link.abandon()
 
     def _hear(self, run: Run) -> None:
         if time.monotonic() >= run.rescue_due:
@@ -283,24 +279,24 @@ class Session:
             self._pump(run, run.wait())
 
     def _pump(self, run: Run, wait: float | None) -> None:
-        for event in self._link.receive(wait):
+        for event in self.link.receive(wait):
             run.heard = True
             self._take(event, run)
 
     def _cell(self, run: Run) -> tuple[int, int, int]:
         """Return what the control shell finds the cell's processes by: shell, supervisor, age in 10 ms."""
         ticks = int((time.monotonic() - run.sent_at) * 100) + 1
-        return self._link.shell_pid if run.begun else 0, self._link.protocol.supervisor_pid, ticks
+        return self.link.shell_pid if run.begun else 0, self.link.protocol.supervisor_pid, ticks
 
     def _rescue(self, run: Run) -> None:
         """Send what makes a shell report, or end; a deaf one is ended. Nobody may be there at all."""
-        control, shell = self._link.control, self._link.shell_pid
-        if self._link.orphaned():
+        control, shell = self.link.control, self.link.shell_pid
+        if self.link.orphaned():
             self._take(Exited(), run)
         elif run.listen(heard := control.heard(shell)):
-            run.expected += self._link.recover(last=run.rescues == len(RESCUE_SECONDS) - 1)
+            run.expected += self.link.recover(last=run.rescues == len(RESCUE_SECONDS) - 1)
         else:
-            run.looks(heard, idle=control.idle(shell, self._link.protocol.supervisor_pid))
+            run.looks(heard, idle=control.idle(shell, self.link.protocol.supervisor_pid))
             if run.deaf:
                 control.kill(shell)
 
@@ -316,17 +312,17 @@ class Session:
             run.pulse.ask()
         if run.ladder.exhausted:
             if not self._alone:
-                self._link.drop()
+                self.link.drop()
                 run.finish(None, "nothing could stop it; parts of it may still run", shell_ended=True)
                 return
             with suppress(EngineError):  # it ends by itself then
-                self._link.machine.close()
+                self.link.machine.close()
             self._lost(run, "nothing else could stop it, so the sandbox was ended; its files are lost")
 
     def _take(self, event: Event, run: Run) -> None:
         match event:
             case Died() | Exited() if run.done:
-                self._link.between(event)
+                self.link.between(event)
             case Output():
                 run.output(event)
             case Started():
@@ -334,56 +330,56 @@ class Session:
             case Finished(code):
                 run.finish(code)
             case Died(code) if run.begun:
-                run.finish(run.true_code(code), *self._link.parting(ENDED), shell_ended=True)
-                self._link.succeed()
+                run.finish(run.true_code(code), *self.link.parting(ENDED), shell_ended=True)
+                self.link.succeed()
             case Exited() if run.begun:
-                self._stream_ended(run, self._link.exit_code() if run.fenced else None)
+                self._stream_ended(run, self.link.exit_code() if run.fenced else None)
             case Died() | Exited():
                 self._never_began(event, run)
 
     def _settle(self, run: Run) -> None:
         """Look whether more has ended than the cell: the shell by our order, or after its SIGKILL the sandbox."""
-        if run.ladder.fatal and not run.shell_ended and self._link.dies(_FATAL_SECONDS):
-            run.finish(run.exit_code, *self._link.parting(ENDED), shell_ended=True)
+        if run.ladder.fatal and not run.shell_ended and self.link.dies(_FATAL_SECONDS):
+            run.finish(run.exit_code, *self.link.parting(ENDED), shell_ended=True)
         end = time.monotonic() + _SETTLE_SECONDS
-        while run.shell_ended and run.exit_code == _SIGKILL and self._link.connected:
+        while run.shell_ended and run.exit_code == _SIGKILL and self.link.connected:
             left = end - time.monotonic()
             if left <= 0:
                 return
-            if any(isinstance(event, Exited) for event in self._link.receive(left)):
-                self._link.drop()
-                if not self._link.machine.alive():
+            if any(isinstance(event, Exited) for event in self.link.receive(left)):
+                self.link.drop()
+                if not self.link.machine.alive():
                     run.notes.clear()
                     self._lost(run, SANDBOX_ENDED)
 
     def _never_began(self, event: Event, run: Run) -> None:
         """The shell was gone before the cell reached it: nothing was run, so it may be sent again."""
         if isinstance(event, Exited):
-            if not self._link.machine.alive():
+            if not self.link.machine.alive():
                 self._lost(run, "the sandbox has ended; this cell was not run")
                 return
-            if self._link.exit_code() is None:  # we were cut off, and it may have begun
+            if self.link.exit_code() is None:  # we were cut off, and it may have begun
                 self._stream_ended(run, None)
                 return
-            self._link.drop()
-        self._link.lost_between()
+            self.link.drop()
+        self.link.lost_between()
         self._send(run)
 
     def _stream_ended(self, run: Run, code: int | None) -> None:
         """The supervisor went with the shell; a new one is opened, unless the sandbox is gone."""
-        if self._link.machine.alive():
+        if self.link.machine.alive():
             if code is None:
-                self._link.cut_off()
-            self._link.drop()
-            run.finish(code, *self._link.parting(CUT if code is None else ENDED), shell_ended=True)
+                self.link.cut_off()
+            self.link.drop()
+            run.finish(code, *self.link.parting(CUT if code is None else ENDED), shell_ended=True)
         else:
             self._lost(run, SANDBOX_ENDED)
 
     def _lost(self, run: Run, why: str) -> None:
-        self._link.drop()
+        self.link.drop()
         self._closed = True
         run.finish(None, f"{why}; the next cell starts a new sandbox", shell_ended=True)
-        run.error = run.error or self._link.machine.trouble()  # an engine that is gone is not the cell's failure
+        run.error = run.error or self.link.machine.trouble()  # an engine that is gone is not the cell's failure
 
     @property
     def closed(self) -> bool:
@@ -392,8 +388,8 @@ class Session:
 
     def rest(self) -> float:
         """Return for how many seconds no command has run in it."""
-        return 0.0 if self._busy.locked() else time.monotonic() - self._link.rested
+        return 0.0 if self._busy.locked() else time.monotonic() - self.link.rested
 
     def usable(self) -> bool:
         """Whether it can run a cell; asks the engine only if the stream was lost."""
-        return not self._closed and (self._busy.locked() or self._link.connected or self._link.machine.alive())
+        return not self._closed and (self._busy.locked() or self.link.connected or self.link.machine.alive())

@@ -351,7 +351,7 @@ def _wrong(cell: Cell, result: Result | None, *, lossy: bool) -> str:
 def _epilogue(session: Session, faulty: FaultyMachine, seed: int) -> str:
     """All that was to go wrong is over once a new stream is open: then everything works, and nothing ran twice."""
     faulty._left = 0
-    session._link.drop()
+    session.link.drop()
     result = session.run(f"cat /tmp/faults-{seed}; rm -f /tmp/faults-{seed}; echo over", timeout=_CELL_SECONDS)
     if result.exit_code != 0 or not result.stdout.endswith("over\n"):
         return f"the last cell: {result!r}"

@@ -347,7 +347,7 @@ def test_a_cut_stream_ends_the_cell_but_not_the_sandbox(daemon: Daemon) -> None:
         box.run("cd /tmp; echo kept >file")
         work = cell(box, "echo begun; while :; do echo >>/tmp/alive; sleep 0.1; done")
         assert box._session is not None
-        transport = box._session._link._transport
+        transport = box._session.link._transport
         transport._sock.shutdown(2)
         error = work.ended()
         assert isinstance(error, CommandFailed) and error.exit_code is None

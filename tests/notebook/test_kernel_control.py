@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from kernels import Kernel, assert_short, running, variables
+from kernels import Cell, Kernel, assert_short, running, variables
 
 # ---- more than one sandbox, and their control
 
@@ -87,16 +87,21 @@ def test_control_without_a_sandbox(kernel: Kernel) -> None:
 # ---- the stop button
 
 
+def stopped(kernel: Kernel, cell: Cell, within: float) -> None:
+    """Press it; the cell ends in that many seconds, and says so shortly."""
+    begin = time.monotonic()
+    kernel.interrupt()
+    kernel.wait(cell)
+    assert time.monotonic() - begin < within
+    assert_short(cell, "KeyboardInterrupt")
+
+
 def test_stop_button_keeps_the_shell_and_aborts_what_is_queued(kernel: Kernel) -> None:
     kernel.ok("%%sandbox\nkept=variable; f() { echo function; }; cd /tmp")
     cell = kernel.send("%%sandbox\necho begun; sleep 100; echo not this")
     queued = kernel.send("%%sandbox\necho queued >/tmp/queued")
     kernel.wait_for(cell, "begun")
-    begin = time.monotonic()
-    kernel.interrupt()
-    kernel.wait(cell)
-    assert time.monotonic() - begin < 10
-    assert_short(cell, "KeyboardInterrupt")
+    stopped(kernel, cell, within=10)
     assert "the command was stopped (SIGINT)" in cell.error
     assert cell.stdout.strip() == "begun"
     assert kernel.wait(queued).status == "aborted"
@@ -111,11 +116,7 @@ def test_stop_button_keeps_the_shell_and_aborts_what_is_queued(kernel: Kernel) -
 def test_stop_button_in_a_flood(kernel: Kernel) -> None:
     cell = kernel.send("%%sandbox\nyes")
     kernel.wait_for(cell, "more so far")
-    begin = time.monotonic()
-    kernel.interrupt()
-    kernel.wait(cell)
-    assert time.monotonic() - begin < 10
-    assert_short(cell, "KeyboardInterrupt")
+    stopped(kernel, cell, within=10)
     assert kernel.ok("%%sandbox\necho clean").stdout == "clean\n"
 
 
@@ -123,11 +124,7 @@ def test_stop_button_ends_what_ignores_it(kernel: Kernel) -> None:
     kernel.ok("%%sandbox\nexport exported=yes")
     cell = kernel.send("%%sandbox\ntrap '' INT; echo begun; while :; do :; done")
     kernel.wait_for(cell, "begun")
-    begin = time.monotonic()
-    kernel.interrupt()
-    kernel.wait(cell)
-    assert time.monotonic() - begin < 6
-    assert_short(cell, "KeyboardInterrupt")
+    stopped(kernel, cell, within=6)
     assert kernel.value("_exit_code") != "0"
     assert kernel.ok("%%sandbox\ntrap - INT; echo $exported").stdout == "yes\n"
 
